@@ -1,0 +1,73 @@
+"""What every configuration of the pipeline has in common: frozen, strict, comparable, and stored as YAML."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import RunFolderError
+
+VOLATILE = {"volatile": True}
+"""Mark for fields that change how a stage runs, not what it makes (workers, cores, how many episodes)."""
+
+
+class Config(BaseModel):
+    """Base of all configurations: unknown keys are refused, values are validated, instances never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields that decide what a stage makes, nested as in the configuration, volatile ones left out."""
+        result: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("volatile"):
+                continue
+            value = getattr(self, name)
+            result[name] = value.identity() if isinstance(value, Config) else self.model_dump(mode="json")[name]
+        return result
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Returns one line for each field that differs, for example `planning.horizon: was 5, is 15`."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key, "absent"), new.get(key, "absent")
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: was {before!r}, is {after!r}")
+    return lines
+
+
+def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
+    """Marks `folder` as made from `identity`, or checks that it already is.
+
+    Args:
+        folder: Created if absent; holds the identity as `identity.yaml`.
+        identity: Everything that decides what will be in the folder.
+        what: Words for the error, for example "the shards".
+
+    Raises:
+        RunFolderError: The folder was made from another configuration; the message lists every differing field.
+    """
+    path = folder / "identity.yaml"
+    if not path.exists():
+        write_text_atomically(path, yaml.safe_dump(identity, sort_keys=False))
+        return
+    lines = differences(yaml.safe_load(path.read_text()), identity)
+    if lines:
+        listing = "\n  ".join(lines)
+        raise RunFolderError(
+            f"{folder} holds {what} of another configuration; expected the same one.\n  {listing}\n"
+            "Choose another --name, or remove that folder to make it again."
+        )
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes `text` so that a reader sees the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

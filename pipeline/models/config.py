@@ -1,0 +1,24 @@
+"""The shape of the Transformer."""
+
+from pydantic import Field, model_validator
+
+from pipeline.configuration import Config
+from pipeline.errors import ConfigError
+
+
+class ModelConfig(Config):
+    """A pre-norm GPT over transitions (Janner et al. 2021)."""
+
+    layers: int = Field(4, ge=1, description="Transformer blocks (4 in the paper).")
+    heads: int = Field(4, ge=1, description="Attention heads; must divide width.")
+    width: int = Field(128, ge=1, description="Embedding width D (128 in the paper).")
+    window_transitions: int = Field(
+        20, ge=1, description="Transitions that the model is trained on and can see (10 in the paper)."
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of embedding, residual and attention, 0 to below 1.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "ModelConfig":
+        if self.width % self.heads:
+            raise ConfigError(f"model.heads is {self.heads}; expected a divisor of model.width, {self.width}.")
+        return self

@@ -1,0 +1,40 @@
+"""The knobs of the beam-search planner."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.configuration import Config
+
+
+class PlanningConfig(Config):
+    """Beam search over the model's samples, ranked by predicted return (Janner et al. 2021, section 3.2)."""
+
+    beam_width: int = Field(128, ge=1, description="Sequences kept after each step (128 in the released code).")
+    horizon: int = Field(15, ge=1, description="Environment steps planned ahead (15 in the released code).")
+    expansion_factor: int = Field(2, ge=1, description="Copies of each sequence before its actions are sampled.")
+    context_transitions: int = Field(5, ge=0, description="Past transitions given to the model.")
+    k_obs: int | None = Field(
+        1, ge=1, description="Observation tokens are sampled among the k most likely bins; 1 is greedy, null all bins."
+    )
+    k_act: int | None = Field(
+        None, ge=1, description="Action tokens are sampled among the k most likely bins; null all bins."
+    )
+    cdf_act: float | None = Field(
+        0.6,
+        ge=0,
+        lt=1,
+        description="Drops the least likely action bins whose cumulative probability is below this; null keeps all.",
+    )
+    temperature: float = Field(1.0, gt=0, description="Divides the logits before sampling; above 0.")
+    value_estimate: Literal["mean", "percentile"] = Field(
+        "mean", description="Reward and value estimates: the mean over bins, or the bin at value_percentile."
+    )
+    value_percentile: float = Field(
+        0.5, ge=0, le=1, description="Quantile of the predicted distribution used by value_estimate percentile."
+    )
+    discount: float = Field(0.99, gt=0, le=1, description="Discount g of predicted rewards and values.")
+    ranking: Literal["predicted_return", "log_likelihood"] = Field(
+        "predicted_return", description="What sequences are ranked by."
+    )
+    plan_every: int = Field(1, ge=1, description="Environment steps executed from one plan.")

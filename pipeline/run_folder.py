@@ -1,0 +1,64 @@
+"""Where everything of one run lies. The only place that knows the names of a run's files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/<name>/`, the record of one run.
+
+    Attributes:
+        root: The folder itself; absolute, because Ray's workers have other working directories.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The complete effective configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def behaviour(self) -> Path:
+        """Root of the Minari datasets that jobs/collect.py writes (a MINARI_DATASETS_PATH)."""
+        return self.root / "behaviour"
+
+    @property
+    def shards(self) -> Path:
+        """Token shards and their manifest."""
+        return self.root / "shards"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per kept checkpoint."""
+        return self.root / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line: what training reported."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.root / "tensorboard"
+
+    def episodes(self, method: str) -> Path:
+        """Parquet of one method's evaluation episodes."""
+        return self.root / "evaluation" / method
+
+    @property
+    def sweep(self) -> Path:
+        """One folder per setting that was tried, and their table."""
+        return self.root / "sweep"
+
+    @property
+    def summary(self) -> Path:
+        """The table for programs."""
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.root / "report.html"
