@@ -5,10 +5,11 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
 
 from pipeline.errors import RunFolderError
 
-VOLATILE = {"volatile": True}
+VOLATILE: JsonDict = {"volatile": True}
 """Mark for fields that change how a stage runs, not what it makes (workers, cores, how many episodes)."""
 
 

@@ -28,10 +28,17 @@ class SweepConfig(Config):
 class Experiment(Config):
     """One experiment, from behaviour to report."""
 
-    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Name of the run's folder.", json_schema_extra=VOLATILE)
-    runs: str = Field("runs", description="Folder that holds the runs' folders; shared by all nodes of a cluster.",
-        json_schema_extra=VOLATILE)
+    name: str = Field(
+        "experiment",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the run's folder.",
+        json_schema_extra=VOLATILE,
+    )
+    runs: str = Field(
+        "runs",
+        description="Folder that holds the runs' folders; shared by all nodes of a cluster.",
+        json_schema_extra=VOLATILE,
+    )
     seed: int = Field(0, ge=0, description="Root of every random number.")
     environment: EnvironmentConfig = EnvironmentConfig()
     collect: CollectConfig = CollectConfig()

@@ -15,7 +15,9 @@ class BehaviourConfig(Config):
         description="`random`, the name of a scripted controller (pipeline/collection/scripted.py), or the path of a "
         "policy file (.npz).",
     )
-    noise: float = Field(0.0, ge=0, description="Standard deviation of the Gaussian noise added to actions, at least 0.")
+    noise: float = Field(
+        0.0, ge=0, description="Standard deviation of the Gaussian noise added to actions, at least 0."
+    )
     random_share: float = Field(
         0.0, ge=0, le=1, description="Share of steps whose action is drawn at random from the action space, 0 to 1."
     )

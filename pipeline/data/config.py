@@ -28,7 +28,9 @@ class DataConfig(Config):
     num_bins: int = Field(100, ge=2, le=65_535, description="Bins per dimension, 2 to 65535 (100 in the paper).")
     discount: float = Field(0.99, gt=0, le=1, description="Discount g of the value to go, above 0, at most 1.")
     termination_penalty: float | None = Field(
-        None, description="Replaces the reward of a terminal last step before values are computed (-100 in the released code); null keeps the reward."
+        None,
+        description="Replaces the reward of a terminal last step before values are computed "
+        "(-100 in the released code); null keeps the reward.",
     )
     validation_share: float = Field(
         0.05, ge=0, lt=1, description="Share of episodes held out for the validation loss, 0 to below 1."

@@ -31,7 +31,9 @@ class TrainingConfig(Config):
     decay_tokens: int | None = Field(None, ge=1, description="Tokens at which the cosine ends; null takes all epochs.")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment decay.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment decay.")
-    weight_decay: float = Field(0.1, ge=0, description="Weight decay of matrices; biases, norms and embeddings get none.")
+    weight_decay: float = Field(
+        0.1, ge=0, description="Weight decay of matrices; biases, norms and embeddings get none."
+    )
     gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     loss_weights: LossWeights = LossWeights()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -39,21 +41,31 @@ class TrainingConfig(Config):
     )
     compile: bool = Field(False, description="Compile the step with torch.compile.")
     validation_windows: int = Field(2_000, ge=1, description="Held-out windows for the validation loss, at most.")
-    checkpoint_minutes: float = Field(5.0, gt=0, description="Minutes between checkpoints inside an epoch.",
-        json_schema_extra=VOLATILE)
-    keep_best: int = Field(1, ge=1, description="Checkpoints kept by validation loss, beside the last.",
-        json_schema_extra=VOLATILE)
-    log_steps: int = Field(50, ge=1, description="Optimizer steps between two lines of metrics.jsonl.",
-        json_schema_extra=VOLATILE)
-    resident_gib: float = Field(4.0, gt=0, description="Token shards up to this many GiB are held by every worker.",
-        json_schema_extra=VOLATILE)
+    checkpoint_minutes: float = Field(
+        5.0, gt=0, description="Minutes between checkpoints inside an epoch.", json_schema_extra=VOLATILE
+    )
+    keep_best: int = Field(
+        1, ge=1, description="Checkpoints kept by validation loss, beside the last.", json_schema_extra=VOLATILE
+    )
+    log_steps: int = Field(
+        50, ge=1, description="Optimizer steps between two lines of metrics.jsonl.", json_schema_extra=VOLATILE
+    )
+    resident_gib: float = Field(
+        4.0, gt=0, description="Token shards up to this many GiB are held by every worker.", json_schema_extra=VOLATILE
+    )
     init_from: str | None = Field(None, description="Checkpoint or public state_*.pt to start from.")
-    num_workers: int | tuple[int, int] = Field(1, description="Ray Train workers, or [least, most] for elastic training.",
-        json_schema_extra=VOLATILE)
-    cpus_per_worker: float | None = Field(None, gt=0, description="CPUs of a worker; null shares out the cluster's.",
-        json_schema_extra=VOLATILE)
-    gpus_per_worker: float | None = Field(None, ge=0,
+    num_workers: int | tuple[int, int] = Field(
+        1, description="Ray Train workers, or [least, most] for elastic training.", json_schema_extra=VOLATILE
+    )
+    cpus_per_worker: float | None = Field(
+        None, gt=0, description="CPUs of a worker; null shares out the cluster's.", json_schema_extra=VOLATILE
+    )
+    gpus_per_worker: float | None = Field(
+        None,
+        ge=0,
         description="GPUs of a worker; null takes 1 where the cluster has one for each worker, else 0.",
-        json_schema_extra=VOLATILE)
-    max_failures: int = Field(3, ge=0, description="Restarts after lost workers before the job gives up.",
-        json_schema_extra=VOLATILE)
+        json_schema_extra=VOLATILE,
+    )
+    max_failures: int = Field(
+        3, ge=0, description="Restarts after lost workers before the job gives up.", json_schema_extra=VOLATILE
+    )
