@@ -16,7 +16,9 @@ VOLATILE: JsonDict = {"volatile": True}
 class Config(BaseModel):
     """Base of all configurations: unknown keys are refused, values are validated, instances never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
     def identity(self) -> dict[str, Any]:
         """Returns the fields that decide what a stage makes, nested as in the configuration, volatile ones left out."""

@@ -43,3 +43,7 @@ class TrainingDivergedError(PipelineError):
 
 class EvaluationError(PipelineError):
     """Episodes could not be run within their attempts."""
+
+
+class ClusterError(PipelineError):
+    """The Ray cluster cannot be reached, or cannot give what the configuration asks for."""

@@ -1,0 +1,21 @@
+"""Collects behaviour data in the environment and writes a Minari dataset.
+
+    python jobs/collect.py --config configs/quickstart.yaml
+    python jobs/collect.py --config configs/quickstart.yaml --collect.steps 1000000
+"""
+
+from pipeline.command_line import job
+from pipeline.distributed.collect import collect
+from pipeline.distributed.session import session
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+
+
+def main(experiment: Experiment, run: RunFolder) -> None:
+    """Collects, or goes on where an interrupted collection stopped."""
+    with session():
+        collect(experiment, run)
+
+
+if __name__ == "__main__":
+    job(main, __doc__)

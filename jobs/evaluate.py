@@ -1,0 +1,21 @@
+"""Runs evaluation episodes of every method and prints the table.
+
+    python jobs/evaluate.py --config configs/quickstart.yaml
+    python jobs/evaluate.py --config configs/quickstart.yaml --evaluation.episodes 50
+"""
+
+from pipeline.command_line import job
+from pipeline.distributed.evaluate import evaluate
+from pipeline.distributed.session import session
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+
+
+def main(experiment: Experiment, run: RunFolder) -> None:
+    """Evaluates; runs only the episodes that are missing."""
+    with session():
+        evaluate(experiment, run)
+
+
+if __name__ == "__main__":
+    job(main, __doc__)

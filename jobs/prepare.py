@@ -1,0 +1,21 @@
+"""Turns Minari datasets into token shards
+
+    python jobs/prepare.py --config configs/quickstart.yaml
+    python jobs/prepare.py --config configs/quickstart.yaml  values to go, discretisation, Parquet, manifest.
+"""
+
+from pipeline.command_line import job
+from pipeline.distributed.prepare import prepare
+from pipeline.distributed.session import session
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+
+
+def main(experiment: Experiment, run: RunFolder) -> None:
+    """--data.num_bins 50:Prepares, or goes on where an interrupted preparation stopped."""
+    with session():
+        prepare(experiment, run)
+
+
+if __name__ == "__main__":
+    job(main, __doc__)

@@ -1,0 +1,31 @@
+"""Runs the whole way: collect, prepare, train, evaluate, report.
+
+    python jobs/run.py --config configs/quickstart.yaml
+
+Each stage finishes what is missing and skips what is there, so the same command goes on after any interruption.
+"""
+
+from pipeline.command_line import job
+from pipeline.distributed.collect import collect
+from pipeline.distributed.evaluate import evaluate
+from pipeline.distributed.prepare import prepare
+from pipeline.distributed.session import session
+from pipeline.distributed.train import train
+from pipeline.experiment import Experiment
+from pipeline.reporting.report import report
+from pipeline.run_folder import RunFolder
+
+
+def main(experiment: Experiment, run: RunFolder) -> None:
+    """Runs all stages in order on one Ray session; collects only where no other data is named."""
+    with session():
+        if not experiment.data.sources:
+            collect(experiment, run)
+        prepare(experiment, run)
+        train(experiment, run)
+        evaluate(experiment, run)
+    report(run)
+
+
+if __name__ == "__main__":
+    job(main, __doc__)

@@ -1,0 +1,21 @@
+"""Trains a model on a run's token shards.
+
+    python jobs/train.py --config configs/quickstart.yaml
+    python jobs/train.py --config configs/quickstart.yaml --training.epochs 2
+"""
+
+from pipeline.command_line import job
+from pipeline.distributed.train import train
+from pipeline.distributed.session import session
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+
+
+def main(experiment: Experiment, run: RunFolder) -> None:
+    """Trains, or goes on where an interrupted training stopped."""
+    with session():
+        train(experiment, run)
+
+
+if __name__ == "__main__":
+    job(main, __doc__)

@@ -1,0 +1,167 @@
+"""The command line of every job: YAML files and overrides in, one validated experiment out, errors in plain words."""
+
+import argparse
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import jsonargparse
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.configuration import Config, write_text_atomically
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+
+USER_ERROR = 2
+"""Exit status for what a user can put right, as argparse's own."""
+
+
+def job(main: Callable[[Experiment, RunFolder], None], description: str | None) -> None:
+    """Runs `main` with the experiment that the command line describes; the body of every script in jobs/.
+
+    Ends the process with status 0, 2 (an error that the user can put right, told in one message without a
+    traceback), 130 (Ctrl-C) or 143 (SIGTERM). Any other exception is a defect and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        experiment = parse(description, sys.argv[1:])
+        run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
+        if not run.config.exists():
+            write_config(experiment, run)
+        main(experiment, run)
+        write_config(experiment, run)
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt as interrupt:
+        command = " ".join(["python", *sys.argv])
+        print(f"\nStopped; what is done is kept. Go on with: {command}", file=sys.stderr)
+        sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
+
+
+def parse(description: str | None, arguments: list[str]) -> Experiment:
+    """Returns the experiment that `arguments` describe: `--config` files merged left to right, then overrides.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type, a value out of range, or a rule between settings is broken.
+    """
+    parser = jsonargparse.ArgumentParser(
+        description=description,
+        formatter_class=_Help,
+        exit_on_error=False,
+        allow_abbrev=False,
+        usage="%(prog)s [--config FILE ...] [--SECTION.SETTING VALUE ...]",
+    )
+    parser.add_argument(
+        "--config", action=jsonargparse.ActionConfigFile, help="YAML file of settings; later files win over earlier."
+    )
+    _add_settings(parser, Experiment(), "")
+    try:
+        values = parser.parse_args(arguments).as_dict()
+    except jsonargparse.ArgumentError as error:
+        raise ConfigError(_plain_words(str(error))) from error
+    values.pop("config")
+    return validated(values)
+
+
+def validated(values: dict[str, Any]) -> Experiment:
+    """Returns the experiment of `values`, with pydantic's findings in the house's words.
+
+    Raises:
+        ConfigError: One line for each setting that is wrong.
+    """
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_finding(dict(detail)) for detail in error.errors())) from error
+
+
+def write_config(experiment: Experiment, run: RunFolder) -> None:
+    """Writes the complete effective configuration into the run's folder."""
+    write_text_atomically(run.config, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is: a spot instance's notice must not lose what is done."""
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """Keeps the job's own lines as they are written, and adds nothing to what the settings say of themselves."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:  # noqa: ARG002 (the base class passes it)
+        return "\n".join(indent + line for line in text.strip().splitlines())
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help
+
+
+def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix: str) -> None:
+    """Adds one option for each setting, section by section.
+
+    The options take any value: pydantic alone judges them, so that YAML and command line give the same errors.
+    """
+    group = parser.add_argument_group(prefix.rstrip(".") or "run", (type(defaults).__doc__ or "").split("\n")[0])
+    for name, field in type(defaults).model_fields.items():
+        default = getattr(defaults, name)
+        if isinstance(default, Config):
+            _add_settings(parser, default, f"{prefix}{name}.")
+            continue
+        plain = defaults.model_dump(mode="json")[name]
+        shown = "null" if plain is None else plain
+        group.add_argument(
+            f"--{prefix}{name}",
+            type=Any,
+            default=plain,
+            metavar="VALUE",
+            help=f"{field.description} ({_rule(field)}; default {shown})".replace("%", "%%"),
+        )
+
+
+def _rule(field: FieldInfo) -> str:
+    """Returns the type and the range of a setting, for example `int >= 1`."""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
+    kind = re.sub(r"typing\.|pipeline\.[\w.]+\.", "", kind)
+    bounds = [
+        f"{sign} {getattr(mark, name)}"
+        for mark in field.metadata
+        for name, sign in signs.items()
+        if hasattr(mark, name)
+    ]
+    return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _finding(detail: dict[str, Any]) -> str:
+    """Returns one of pydantic's findings as "`setting` is `value`; expected `rule`."."""
+    if isinstance(detail.get("ctx", {}).get("error"), ConfigError):
+        return str(detail["ctx"]["error"])
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return _unknown(path)
+    subject, should, rule = detail["msg"].partition(" should ")
+    expected = f"it to {rule}" if should and subject in ("Input", "String") else f"otherwise: {detail['msg']}"
+    return f"{path} is {detail['input']!r}; expected {expected}."
+
+
+def _plain_words(message: str) -> str:
+    """Returns what jsonargparse says of an option or a file that it does not know, in the house's form."""
+    group = re.search(r"Group '([^']*)' does not accept option '([^']+)'", message)
+    if group:
+        return _unknown(f"{group[1]}.{group[2]}")
+    option = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^ =]+)", message)
+    return _unknown(option[1] or option[2]) if option else message
+
+
+def _unknown(path: str) -> str:
+    return f"{path} is not a setting; expected one of those that --help lists."

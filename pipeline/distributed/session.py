@@ -1,0 +1,56 @@
+"""Starts Ray in place, or joins the cluster that RAY_ADDRESS names."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import ray
+import ray.data
+
+from pipeline.distributed import QUIET
+from pipeline.errors import ClusterError
+
+
+@contextlib.contextmanager
+def session() -> Iterator[None]:
+    """Gives a running Ray for the length of a `with` block.
+
+    In place: a cluster of this machine's CPUs and GPUs, bound to loopback, ended with the block. With RAY_ADDRESS set
+    (as inside `ray job submit`): joins that cluster and leaves it running. Inside another session: that one.
+
+    Raises:
+        ClusterError: RAY_ADDRESS names a cluster that does not answer, or that wants another token.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _start()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Ray Data yields blocks in the order in which they finish unless told otherwise; ours must not depend on timing.
+    context.execution_options.preserve_order = True
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        ray.init(address="local", logging_level="warning")
+        return
+    try:
+        # Processes of a running cluster do not inherit this driver's environment.
+        ray.init(logging_level="warning", runtime_env={"env_vars": QUIET})
+    except (ConnectionError, RuntimeError, ray.exceptions.RaySystemError) as error:
+        raise ClusterError(
+            f"RAY_ADDRESS is {address!r}; expected a running Ray cluster ({error}). "
+            "Unset it to start Ray in place; with token authentication on, set RAY_AUTH_MODE=token."
+        ) from error
+
+
+def cluster_cpus() -> int:
+    """Returns the CPUs of all nodes of the running session, at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -1,0 +1,116 @@
+"""One stage's progress: a live line on a terminal, sparse plain lines everywhere else.
+
+A line tells how much is done, how fast, how long it will take, and whatever facts the stage adds. It deliberately
+knows nothing of stages: they call `update` as often as they like.
+"""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+Fact = str | int | float | None
+
+
+class Progress:
+    """A stage's progress, used as a context manager.
+
+    On a terminal: one live line with a bar. Elsewhere: one line a second at first, then sparser, so that a stage of
+    any length prints about a hundred lines at most.
+
+    Args:
+        stage: Word in front of the line, for example `train`.
+        total: Units of the whole stage, None where nobody knows.
+        unit: What is counted, plural, for example `episodes`.
+        stream: Where to write; standard output if None.
+    """
+
+    def __init__(self, stage: str, total: float | None = None, unit: str = "", stream: TextIO | None = None) -> None:
+        self._stage, self._total, self._unit = stage, total, unit
+        # highlight and markup off: facts are printed as they are, whatever brackets they hold.
+        self._console = Console(file=stream or sys.stdout, highlight=False, markup=False, soft_wrap=True)
+        self._live = Live(console=self._console, transient=True, auto_refresh=False) if self._on_terminal else None
+        self._started = self._printed = time.monotonic()
+        self._first: tuple[float, float] | None = None
+        self._finished = False
+
+    @property
+    def _on_terminal(self) -> bool:
+        return self._console.is_terminal
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, done: float, total: float | None = None, **facts: Fact) -> None:
+        """Shows that `done` units are done.
+
+        Args:
+            done: Units done so far, what an earlier run left included.
+            total: Replaces the total, where it became known only now.
+            **facts: Shown behind the rate as `name value`; None is left out.
+        """
+        now = time.monotonic()
+        self._total = self._total if total is None else total
+        # The rate counts from the first update: a resumed stage starts with work that it did not do.
+        self._first = self._first or (now, done)
+        text = self._describe(done, now, facts)
+        if self._live:
+            self._live.update(self._with_bar(text, done), refresh=True)
+        elif now - self._printed >= max(1.0, (now - self._started) / 20):
+            self._printed = now
+            self._console.print(text)
+
+    def finish(self, text: str) -> None:
+        """Ends the stage with its last line, `text`, and the seconds that it took."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+        self._console.print(f"{self._stage:<9} {text} ({_duration(time.monotonic() - self._started)})")
+
+    def _describe(self, done: float, now: float, facts: dict[str, Fact]) -> str:
+        parts = [f"{done:,.0f}" + (f"/{self._total:,.0f}" if self._total else "") + f" {self._unit}".rstrip()]
+        assert self._first is not None
+        seconds, units = now - self._first[0], done - self._first[1]
+        if seconds > 0 and units > 0:
+            rate = units / seconds
+            parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
+            if self._total:
+                parts.append(f"{_duration(max(0.0, self._total - done) / rate)} left")
+        parts += [f"{name.replace('_', ' ')} {_number(value)}" for name, value in facts.items() if value is not None]
+        return f"{self._stage:<9} " + " · ".join(parts)
+
+    def _with_bar(self, text: str, done: float) -> Table:
+        line = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self._total, completed=done, width=20, pulse=self._total is None)
+        line.add_row(bar, Text(text, no_wrap=True, overflow="ellipsis"))
+        return line
+
+
+def _duration(seconds: float) -> str:
+    """Returns `seconds` as `12 s`, `3 min 05 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _number(value: Fact) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
