@@ -48,14 +48,14 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
     """Marks `folder` as made from `identity`, or checks that it already is.
 
     Args:
-        folder: Created if absent; holds the identity as `identity.yaml`.
+        folder: Created if absent; holds the identity as `_identity.yaml` (readers of Parquet folders skip leading underscores).
         identity: Everything that decides what will be in the folder.
         what: Words for the error, for example "the shards".
 
     Raises:
         RunFolderError: The folder was made from another configuration; the message lists every differing field.
     """
-    path = folder / "identity.yaml"
+    path = folder / "_identity.yaml"
     if not path.exists():
         write_text_atomically(path, yaml.safe_dump(identity, sort_keys=False))
         return
