@@ -1,0 +1,70 @@
+"""One pre-norm Transformer block: masked self-attention and an MLP, each added to its input.
+
+It knows nothing of transitions; which positions may be attended to comes in as a mask.
+
+Shape letters: B batch, L tokens, D embedding width, H heads.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.models.config import ModelConfig
+
+MLP_FACTOR = 4
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.attention_dropout = config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.projection = nn.Linear(config.width, config.width)
+
+    def forward(self, x_BLD: Tensor, mask_LL: Tensor) -> Tensor:
+        """Returns `softmax(Q K^T / sqrt(D / H)) V`, projected.
+
+        Args:
+            x_BLD: Normed input.
+            mask_LL: True where the query (row) may see the key (column); every row needs a True.
+        """
+        batch, length, width = x_BLD.shape
+        q, k, v = self.qkv(x_BLD).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        dropout = self.attention_dropout if self.training else 0.0
+        y_BHLd = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_LL, dropout_p=dropout)
+        projected: Tensor = self.projection(y_BHLd.transpose(1, 2).reshape(batch, length, width))
+        return projected
+
+
+class Mlp(nn.Module):
+    """`W2 gelu(W1 x)`, four times as wide inside (exact GELU, as in the released model)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.width, MLP_FACTOR * config.width)
+        self.contract = nn.Linear(MLP_FACTOR * config.width, config.width)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Maps every position alone."""
+        contracted: Tensor = self.contract(functional.gelu(self.expand(x_BLD)))
+        return contracted
+
+
+class Block(nn.Module):
+    """`x += attention(norm(x)); x += mlp(norm(x))`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = SelfAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.width)
+        self.mlp = Mlp(config)
+        self.residual_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BLD: Tensor, mask_LL: Tensor) -> Tensor:
+        """Returns the residual stream after this block; `mask_LL` as in `SelfAttention.forward`."""
+        x_BLD = x_BLD + self.residual_dropout(self.attention(self.attention_norm(x_BLD), mask_LL))
+        out: Tensor = x_BLD + self.residual_dropout(self.mlp(self.mlp_norm(x_BLD)))
+        return out
