@@ -48,7 +48,7 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
     """Marks `folder` as made from `identity`, or checks that it already is.
 
     Args:
-        folder: Created if absent; holds the identity as `_identity.yaml` (readers of Parquet folders skip leading underscores).
+        folder: Created if absent; holds the identity as `_identity.yaml`, a name that readers of Parquet folders skip.
         identity: Everything that decides what will be in the folder.
         what: Words for the error, for example "the shards".
 

@@ -48,14 +48,15 @@ class EpisodeResult:
         total_reward: Undiscounted sum of the rewards (the raw return).
         length: Environment steps.
         terminated, truncated: Gymnasium's, of the last step.
-        success: What the environment reports under `info["success"]`, None where it reports nothing.
-        predicted_return: The method's own prediction at the first step, NaN where it makes none.
+        success: Whether the environment reported `info["success"]` at any step, None where it reports nothing.
+        predicted_return: The method's own (discounted) prediction at the first step, NaN where it makes none.
         decision_ms_median, decision_ms_p99: Milliseconds per call of the policy. One call decides for all episodes of
             the actor's batch.
         batch_size: Episodes that one call decides for, at most.
         attempts: How often the episode was started; above 1 after a lost actor.
         host: Name of the machine that ran it.
         error: The exception that the environment raised, "" if none did; such an episode counts as failed.
+        discounted_return: Sum of the rewards discounted by planning.discount: what `predicted_return` predicts.
     """
 
     method: str
@@ -73,3 +74,4 @@ class EpisodeResult:
     attempts: int
     host: str
     error: str = ""
+    discounted_return: float = float("nan")
