@@ -1,7 +1,7 @@
-"""Turns Minari datasets into token shards
+"""Turns Minari datasets into token shards: values to go, discretisation, Parquet, and last the manifest.
 
     python jobs/prepare.py --config configs/quickstart.yaml
-    python jobs/prepare.py --config configs/quickstart.yaml  values to go, discretisation, Parquet, manifest.
+    python jobs/prepare.py --config configs/quickstart.yaml --data.num_bins 50
 """
 
 from pipeline.command_line import job
@@ -12,7 +12,7 @@ from pipeline.run_folder import RunFolder
 
 
 def main(experiment: Experiment, run: RunFolder) -> None:
-    """--data.num_bins 50:Prepares, or goes on where an interrupted preparation stopped."""
+    """Prepares, or goes on where an interrupted preparation stopped."""
     with session():
         prepare(experiment, run)
 

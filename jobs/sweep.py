@@ -1,7 +1,7 @@
 """Tries planning settings with Ray Tune, one row per setting.
 
-    python jobs/sweep.py --config configs/quickstart.yaml
-    python jobs/sweep.py --config configs/quickstart.yaml --sweep.episodes 4
+python jobs/sweep.py --config configs/quickstart.yaml
+python jobs/sweep.py --config configs/quickstart.yaml --sweep.episodes 4
 """
 
 from pipeline.command_line import job

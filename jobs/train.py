@@ -1,7 +1,7 @@
 """Trains a model on a run's token shards.
 
-    python jobs/train.py --config configs/quickstart.yaml
-    python jobs/train.py --config configs/quickstart.yaml --training.epochs 2
+python jobs/train.py --config configs/quickstart.yaml
+python jobs/train.py --config configs/quickstart.yaml --training.epochs 2
 """
 
 from pipeline.command_line import job

@@ -1,13 +1,14 @@
 """The command line of every job: YAML files and overrides in, one validated experiment out, errors in plain words."""
 
 import argparse
+import contextlib
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 import yaml
@@ -19,6 +20,8 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
+Settings = TypeVar("Settings", bound=Config)
+
 USER_ERROR = 2
 """Exit status for what a user can put right, as argparse's own."""
 
@@ -29,14 +32,21 @@ def job(main: Callable[[Experiment, RunFolder], None], description: str | None) 
     Ends the process with status 0, 2 (an error that the user can put right, told in one message without a
     traceback), 130 (Ctrl-C) or 143 (SIGTERM). Any other exception is a defect and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        experiment = parse(description, sys.argv[1:])
+    with plain_endings():
+        experiment = parse_experiment(description, sys.argv[1:])
         run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
         if not run.config.exists():
             write_config(experiment, run)
         main(experiment, run)
         write_config(experiment, run)
+
+
+@contextlib.contextmanager
+def plain_endings() -> Iterator[None]:
+    """Ends the process in plain words where the block was interrupted or met an error of the user's."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
@@ -46,8 +56,17 @@ def job(main: Callable[[Experiment, RunFolder], None], description: str | None) 
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
 
 
-def parse(description: str | None, arguments: list[str]) -> Experiment:
-    """Returns the experiment that `arguments` describe: `--config` files merged left to right, then overrides.
+def parse_experiment(description: str | None, arguments: list[str]) -> Experiment:
+    """Returns the experiment that a job's `arguments` describe.
+
+    Raises:
+        ConfigError: As `parse` says.
+    """
+    return parse(Experiment(), description, arguments)
+
+
+def parse(defaults: Settings, description: str | None, arguments: list[str]) -> Settings:
+    """Returns `defaults` with what `arguments` say: `--config` files merged left to right, then overrides.
 
     Raises:
         ConfigError: An unknown key, a wrong type, a value out of range, or a rule between settings is broken.
@@ -62,23 +81,14 @@ def parse(description: str | None, arguments: list[str]) -> Experiment:
     parser.add_argument(
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file of settings; later files win over earlier."
     )
-    _add_settings(parser, Experiment(), "")
+    _add_settings(parser, defaults, "")
     try:
         values = parser.parse_args(arguments).as_dict()
     except jsonargparse.ArgumentError as error:
         raise ConfigError(_plain_words(str(error))) from error
     values.pop("config")
-    return validated(values)
-
-
-def validated(values: dict[str, Any]) -> Experiment:
-    """Returns the experiment of `values`, with pydantic's findings in the house's words.
-
-    Raises:
-        ConfigError: One line for each setting that is wrong.
-    """
     try:
-        return Experiment.model_validate(values)
+        return type(defaults).model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_finding(dict(detail)) for detail in error.errors())) from error
 

@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("RAY_ADDRESS", None)
 
-import pipeline.distributed  # noqa: E402, F401 (sets the switches of Ray before anything imports it)
+import pipeline.distributed  # noqa: F401 (sets the switches of Ray before anything imports it)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

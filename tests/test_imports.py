@@ -62,7 +62,8 @@ def test_only_the_distributed_package_imports_ray(path: Path) -> None:
 
 
 def test_the_algorithms_leave_ray_unloaded() -> None:
-    code = "import sys, pipeline.models, pipeline.planning.policies, pipeline.training.checkpoint; print('ray' in sys.modules)"
+    modules = "pipeline.models.transformer, pipeline.planning.policies, pipeline.training.checkpoint"
+    code = f"import sys, {modules}; print('ray' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert run.stdout.strip() == "False"
 

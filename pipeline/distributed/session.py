@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
@@ -9,6 +10,8 @@ import ray.data
 
 from pipeline.distributed import QUIET
 from pipeline.errors import ClusterError
+
+CONNECT_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -42,13 +45,21 @@ def _start() -> None:
         ray.init(address="local", logging_level="warning")
         return
     try:
+        _check_reachable(address)
         # Processes of a running cluster do not inherit this driver's environment.
         ray.init(logging_level="warning", runtime_env={"env_vars": QUIET})
-    except (ConnectionError, RuntimeError, ray.exceptions.RaySystemError) as error:
+    except (OSError, RuntimeError, ray.exceptions.RaySystemError) as error:
         raise ClusterError(
             f"RAY_ADDRESS is {address!r}; expected a running Ray cluster ({error}). "
             "Unset it to start Ray in place; with token authentication on, set RAY_AUTH_MODE=token."
         ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError where nobody listens at `address`; Ray's own core ends the whole process there."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def cluster_cpus() -> int:

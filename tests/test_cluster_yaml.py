@@ -1,0 +1,49 @@
+"""cluster.yaml is what `ray up` accepts: Ray has no dry run, so these call what it calls first."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+CLUSTER = Path(__file__).resolve().parent.parent / "cluster.yaml"
+
+
+@pytest.fixture
+def cluster() -> dict[str, Any]:
+    return yaml.safe_load(CLUSTER.read_text())
+
+
+def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
+    prepared = prepare_config(copy.deepcopy(cluster))
+    validate_config(prepared)
+    assert prepared["head_node_type"] == "head"
+
+
+def test_ray_refuses_it_with_a_misspelled_key(cluster: dict[str, Any]) -> None:
+    cluster["max_wrokers"] = 3
+    with pytest.raises(Exception, match="max_wrokers"):
+        validate_config(prepare_config(cluster))
+
+
+def test_it_has_a_cpu_head_a_cpu_group_and_a_gpu_group(cluster: dict[str, Any]) -> None:
+    assert set(cluster["available_node_types"]) == {"head", "cpu", "gpu"}
+    assert cluster["available_node_types"]["head"]["resources"] == {"CPU": 0}
+
+
+def test_the_groups_fit_into_the_whole(cluster: dict[str, Any]) -> None:
+    groups = cluster["available_node_types"].values()
+    assert sum(group.get("max_workers", 0) for group in groups) <= cluster["max_workers"]
+
+
+def test_every_ray_process_asks_for_the_token_and_the_dashboard_stays_on_loopback(cluster: dict[str, Any]) -> None:
+    starts = [
+        line
+        for line in cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]
+        if "ray start" in line
+    ]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in line for line in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0]

@@ -1,0 +1,160 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.command_line import job
+from pipeline.command_line import parse_experiment as parse
+from pipeline.configuration import Config
+from pipeline.errors import ConfigError, RunFolderError
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def write(path: Path, **sections: object) -> str:
+    path.write_text(yaml.safe_dump(sections))
+    return str(path)
+
+
+def test_no_arguments_give_the_defaults() -> None:
+    assert parse("", []) == Experiment()
+
+
+def test_later_files_win_over_earlier_ones_and_the_command_line_over_both(tmp_path: Path) -> None:
+    first = write(tmp_path / "first.yaml", planning={"beam_width": 1, "horizon": 1}, seed=1)
+    second = write(tmp_path / "second.yaml", planning={"horizon": 2}, seed=2)
+    experiment = parse("", ["--config", first, "--config", second, "--seed", "3"])
+    assert (experiment.planning.beam_width, experiment.planning.horizon, experiment.seed) == (1, 2, 3)
+
+
+def test_lists_and_null_are_written_as_in_yaml() -> None:
+    experiment = parse("", ["--training.num_workers", "[1, 4]", "--planning.cdf_act", "null"])
+    assert experiment.training.num_workers == (1, 4)
+    assert experiment.planning.cdf_act is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--planning.beam_width", "0"], r"planning\.beam_width is 0; expected it to be greater than or equal to 1\."),
+        (["--planning.beam_width", "wide"], r"planning\.beam_width is 'wide'; expected it to be a valid integer"),
+        (["--planning.beam", "3"], r"planning\.beam is not a setting; expected one of those that --help lists"),
+        (["--data.discretizer", "log"], r"data\.discretizer is 'log'; expected it to be 'quantile' or 'uniform'\."),
+        (["--name", "a/b"], r"name is 'a/b'; expected it to match pattern"),
+        (["--model.heads", "3"], r"model\.heads is 3; expected a divisor of model\.width, 128\."),
+        (["--planning.context_transitions", "20"], r"planning\.context_transitions is 20; expected less than"),
+        (["--config", "nowhere.yaml"], r"nowhere\.yaml"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_sentence(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse("", arguments)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"planning": {"width": 2}}, r"^planning\.width is not a setting"),
+        ({"plan": 2}, r"^plan is not a setting"),
+        (
+            {"collect": {"behaviours": [{"noise": -1}]}},
+            r"collect\.behaviours\.0\.noise is -1; expected it to be greater",
+        ),
+    ],
+)
+def test_a_wrong_setting_in_a_file_is_told_the_same_way(
+    tmp_path: Path, sections: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse("", ["--config", write(tmp_path / "a.yaml", **sections)])
+
+
+def settings(config: type[Config], prefix: str = "") -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    for name, field in config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            found += settings(field.annotation, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", field.description))
+    return found
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("Does it.", ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, description in settings(Experiment):
+        assert f"--{name} VALUE" in shown
+        assert description, f"{name} has no description"
+        # The help wraps long words too, so only the description's first words are looked for.
+        assert " ".join(description.split()[:3]) in shown
+    assert "int >= 1; default 128" in shown
+
+
+def test_print_config_prints_what_the_parser_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("", ["--planning.horizon", "7", "--print_config"])
+    path = tmp_path / "printed.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert parse("", ["--config", str(path)]) == parse("", ["--planning.horizon", "7"])
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    assert isinstance(parse("", ["--config", str(path)]), Experiment)
+
+
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    given = ["jobs/some.py", "--runs", str(tmp_path), "--name", "mine"]
+    monkeypatch.setattr(sys, "argv", given)
+    return given
+
+
+def test_a_job_writes_the_effective_configuration(arguments: list[str], tmp_path: Path) -> None:
+    arguments += ["--planning.horizon", "3"]
+    job(lambda experiment, run: None, "")
+    assert parse("", ["--config", str(tmp_path / "mine" / "config.yaml")]).planning.horizon == 3
+
+
+def test_a_job_that_a_user_made_fail_says_why_and_keeps_the_old_configuration(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(experiment: Experiment, run: RunFolder) -> None:
+        raise RunFolderError("runs/mine holds shards of another configuration")
+
+    job(lambda experiment, run: None, "")
+    arguments += ["--seed", "9"]
+    with pytest.raises(SystemExit, match="2"):
+        job(refuse, "")
+    assert capsys.readouterr().err == "error: runs/mine holds shards of another configuration\n"
+    assert parse("", ["--config", str(tmp_path / "mine" / "config.yaml")]).seed == 0
+
+
+def test_an_interrupted_job_tells_how_to_go_on(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(experiment: Experiment, run: RunFolder) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"):
+        job(interrupt, "")
+    assert f"Go on with: python {' '.join(arguments)}" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_job_as_an_interruption(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, time\n"
+        "from pipeline.command_line import job\n"
+        "def main(experiment, run):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "job(main, '')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--runs", str(tmp_path)], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert run.returncode == 143
+    assert "what is done is kept" in run.stderr
