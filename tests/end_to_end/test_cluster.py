@@ -1,0 +1,39 @@
+"""The whole way on a cluster with token authentication, submitted as the README says."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = Path(__file__).with_name("tiny.yaml")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.mark.timeout(300)
+def test_the_whole_way_runs_as_a_submitted_job(cluster: dict[str, str], tmp_path: Path) -> None:
+    command = (
+        f"ray job submit --address {cluster['DASHBOARD']} --working-dir {REPOSITORY} -- "
+        f"python jobs/run.py --config configs/quickstart.yaml --config {TINY} --runs {tmp_path}"
+    )
+    run = subprocess.run(
+        command.split(), env=cluster, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+    summary = json.loads((tmp_path / "quickstart" / "summary.json").read_text())
+    assert summary["data"]["episodes"] > 0
+    assert set(summary["methods"]) == {"random", "behaviour_cloning", "trajectory_transformer"}
+    for row in summary["methods"].values():
+        assert row["episodes"] == 2
+        assert row["interval"][0] <= row["mean_return"] <= row["interval"][1]
+    assert (tmp_path / "quickstart" / "report.html").stat().st_size > 10_000
+
+
+def test_a_job_without_the_token_is_turned_away(cluster: dict[str, str]) -> None:
+    stranger = cluster | {"RAY_AUTH_TOKEN": "0" * 64}
+    command = f"ray job submit --address {cluster['DASHBOARD']} -- python --version"
+    run = subprocess.run(command.split(), env=stranger, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode != 0
+    assert "authentication" in (run.stdout + run.stderr).lower()
