@@ -1,7 +1,5 @@
 """All configurations side by side, the rules between them, and the command line that makes them."""
 
-from typing import Any
-
 from pydantic import Field, model_validator
 
 from pipeline.collection.config import CollectConfig
@@ -9,20 +7,10 @@ from pipeline.configuration import VOLATILE, Config
 from pipeline.data.config import DataConfig
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import ConfigError
-from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig, SweepConfig
 from pipeline.models.config import ModelConfig
 from pipeline.planning.config import PlanningConfig
 from pipeline.training.config import TrainingConfig
-
-
-class SweepConfig(Config):
-    """Which settings jobs/sweep.py tries."""
-
-    space: dict[str, list[Any]] = Field(
-        {"planning.beam_width": [32, 64, 128], "planning.horizon": [5, 10, 15]},
-        description="Values of each planning setting; the grid is their product.",
-    )
-    episodes: int = Field(8, ge=1, description="Episodes of each setting.", json_schema_extra=VOLATILE)
 
 
 class Experiment(Config):

@@ -1,0 +1,102 @@
+"""Episode results on disk: a folder of Parquet files, one for each episode.
+
+The file's name is the episode's index and it appears whole or not at all. So an episode is there exactly once however
+often a driver was killed, and a rerun sees what is missing by listing the folder. The folder is one dataset to pandas,
+DuckDB or pyarrow.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+
+from pipeline.errors import StorageError
+from pipeline.records import EpisodeResult
+
+SCHEMA = pa.schema(
+    [
+        ("method", pa.string()),
+        ("episode", pa.int64()),
+        ("seed", pa.int64()),
+        ("total_reward", pa.float64()),
+        ("length", pa.int64()),
+        ("terminated", pa.bool_()),
+        ("truncated", pa.bool_()),
+        ("success", pa.bool_()),
+        ("predicted_return", pa.float64()),
+        ("decision_ms_median", pa.float64()),
+        ("decision_ms_p99", pa.float64()),
+        ("batch_size", pa.int64()),
+        ("attempts", pa.int64()),
+        ("host", pa.string()),
+        ("error", pa.string()),
+        ("discounted_return", pa.float64()),
+    ]
+)
+"""Columns of the results, which are the fields of EpisodeResult."""
+
+TIMING_COLUMNS = ("decision_ms_median", "decision_ms_p99", "attempts", "host")
+"""Columns that tell how a run went; all others are bit-equal whatever the cluster and whatever was lost."""
+
+
+class EpisodeStore:
+    """The episodes of one method with one configuration.
+
+    Args:
+        folder: Where the Parquet files lie; made with the first episode.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, results: Iterable[EpisodeResult]) -> None:
+        """Writes episodes that ended; one that is there already is replaced by its equal."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            path = self.folder / f"episode-{result.episode:06d}.parquet"
+            # The leading underscore hides the unfinished file from readers of the folder.
+            partial = path.with_name(f"_{path.name}.partial")
+            pa.parquet.write_table(pa.Table.from_pylist([dataclasses.asdict(result)], SCHEMA), partial)
+            partial.replace(path)
+
+    def missing(self, episodes: int) -> list[int]:
+        """Returns which of the first `episodes` episodes are not there yet."""
+        present = {path.name for path in self._files()}
+        return [i for i in range(episodes) if f"episode-{i:06d}.parquet" not in present]
+
+    def read(self, episodes: int | None = None) -> list[EpisodeResult]:
+        """Returns the episodes in order of their index, the first `episodes` of them or all.
+
+        Raises:
+            StorageError: A file is not readable as Parquet.
+        """
+        table = self._table()
+        results = [EpisodeResult(**row) for row in table.to_pylist()]
+        return [result for result in results if episodes is None or result.episode < episodes]
+
+    def frame(self) -> pd.DataFrame:
+        """Returns the episodes as a data frame, one row for each, in order of their index.
+
+        Raises:
+            StorageError: A file is not readable as Parquet.
+        """
+        return pd.DataFrame(self._table().to_pandas())
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("episode-*.parquet"))
+
+    def _table(self) -> pa.Table:
+        files = [str(path) for path in self._files()]
+        if not files:
+            return SCHEMA.empty_table()
+        try:
+            return pa.dataset.dataset(files, schema=SCHEMA, format="parquet").to_table().sort_by("episode")
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(
+                f"{self.folder} holds a file that is not readable; expected one Parquet file for each episode ({error}). "
+                "Remove that file and run the same command again: only its episode is run."
+            ) from error
