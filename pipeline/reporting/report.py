@@ -1,0 +1,57 @@
+"""Writes a run's report: one HTML file that holds everything and opens offline."""
+
+from pipeline.configuration import write_text_atomically
+from pipeline.errors import RunFolderError
+from pipeline.reporting.page import render
+from pipeline.reporting.sections import (
+    RunRecord,
+    configuration_section,
+    data_section,
+    evaluation_section,
+    provenance_section,
+    result_section,
+    training_section,
+)
+from pipeline.reporting.table import print_summary
+from pipeline.run_folder import RunFolder
+from pathlib import Path
+
+SECTIONS = (
+    result_section,
+    data_section,
+    training_section,
+    evaluation_section,
+    configuration_section,
+    provenance_section,
+)
+
+
+def write_report(run: RunFolder) -> Path:
+    """Writes `report.html` from whatever the run's stages have left so far.
+
+    Returns:
+        Its path.
+
+    Raises:
+        RunFolderError: There is no such run.
+        PipelineError: A file of the run is broken; the message names it.
+    """
+    if not run.root.is_dir():
+        raise RunFolderError(f"{run.root} is not there; expected the folder of a run. List them with: ls {run.root.parent}")
+    record = RunRecord(run)
+    environment = (record.config or {}).get("environment", {}).get("id", "")
+    write_text_atomically(run.report, render(run.root.name, environment, [section(record) for section in SECTIONS]))
+    return run.report
+
+
+def report(run: RunFolder) -> None:
+    """Writes the report and prints the result table and where the report lies.
+
+    Raises:
+        PipelineError: As `write_report` says.
+    """
+    path = write_report(run)
+    record = RunRecord(run)
+    if record.summary is not None:
+        print_summary(record.summary)
+    print(f"report    {path}")
