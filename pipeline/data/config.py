@@ -10,9 +10,18 @@ from pipeline.configuration import VOLATILE, Config
 class SourceConfig(Config):
     """One dataset, or a glob of them."""
 
-    id: str = Field(..., description="Minari id (globs and {a,b} allowed), or the path of a D4RL HDF5 file.")
+    id: str = Field(
+        ...,
+        description="Minari id, with globs and {a,b} as in mujoco/hopper/{medium,expert}-v0, or the path or URI of a "
+        "D4RL HDF5 file (*.hdf5). Every match is a source of its own.",
+    )
     root: str | None = Field(
-        None, description="Folder of Minari datasets; null is MINARI_DATASETS_PATH, else Minari's own default."
+        None,
+        description="Folder or URI of Minari datasets; null is MINARI_DATASETS_PATH, else Minari's own default.",
+    )
+    share: float = Field(1.0, gt=0, le=1, description="Share of its episodes, drawn by the seed; above 0, at most 1.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Cap: episodes drawn by the seed until they have this many steps; null takes all."
     )
 
 
@@ -22,10 +31,29 @@ class DataConfig(Config):
     sources: tuple[SourceConfig, ...] = Field(
         (), description="Datasets to mix; empty takes what jobs/collect.py wrote into this run."
     )
+    observation_keys: tuple[str, ...] | None = Field(
+        None, description="Keys of a Dict observation in the order to flatten them; null takes all, alphabetically."
+    )
+    observation_columns: tuple[str, ...] | None = Field(
+        None, description="Columns of the flattened observation to keep, such as ['0:27', '30']; null keeps all."
+    )
+    on_invalid: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="Episodes with NaN or infinite values: stop with an error, or leave them out and count them.",
+    )
     discretizer: Literal["quantile", "uniform"] = Field(
         "quantile", description="Bin edges at the quantiles of each dimension, or of equal width."
     )
+    discretizer_from: str | None = Field(
+        None, description="Folder or URI of shards whose bin edges are taken over instead of fitting new ones."
+    )
     num_bins: int = Field(100, ge=2, le=65_535, description="Bins per dimension, 2 to 65535 (100 in the paper).")
+    sample_steps: int = Field(
+        1_000_000,
+        ge=1,
+        description="Quantiles are exact up to this many steps; beyond, they are those of about this many steps drawn "
+        "by the seed. The driver holds 8 bytes for each of their numbers.",
+    )
     discount: float = Field(0.99, gt=0, le=1, description="Discount g of the value to go, above 0, at most 1.")
     termination_penalty: float | None = Field(
         None,
@@ -36,6 +64,14 @@ class DataConfig(Config):
         0.05, ge=0, lt=1, description="Share of episodes held out for the validation loss, 0 to below 1."
     )
     steps_per_shard: int = Field(100_000, ge=1, description="Environment steps per Parquet shard, about.")
+    steps_per_row: int = Field(
+        10_000,
+        ge=1,
+        description="Longer episodes are split into rows of this many steps; a row group has about as many.",
+    )
+    output: str | None = Field(
+        None, description="Folder or URI (s3://...) of the shards; null is `shards` in the run's folder."
+    )
     num_workers: int | None = Field(
         None, ge=1, description="Ray Data tasks at once; null takes one for each CPU.", json_schema_extra=VOLATILE
     )

@@ -1,0 +1,197 @@
+"""What a folder of token shards holds: the one file that makes them mean something, written last.
+
+A folder without it is unfinished, whatever else lies there.
+"""
+
+import hashlib
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.data.spaces import Spaces
+from pipeline.data.statistics import Statistics
+from pipeline.data.storage import Folder, Location
+from pipeline.errors import ManifestError
+from pipeline.tokens.discretizer import Discretizer
+from pipeline.tokens.layout import TransitionLayout
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION: Literal[1] = 1
+
+
+class Record(BaseModel):
+    """Base of the manifest's parts: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceRecord(Record):
+    """One data set that went in.
+
+    Attributes:
+        name: Its Minari id, or its file.
+        episodes: Episodes taken.
+        steps: Environment steps of these.
+        available_episodes: Episodes that it holds.
+        fingerprint: sha256 of what identifies its content, without reading all of it.
+        environment: Gymnasium id, max_episode_steps and kwargs of the environment it was collected in, None if unknown.
+        reference_scores: Returns of a random and an expert policy that it names, None if none.
+    """
+
+    name: str
+    episodes: int
+    steps: int
+    available_episodes: int
+    fingerprint: str
+    environment: dict[str, Any] | None = None
+    reference_scores: tuple[float, float] | None = None
+
+
+class ShardRecord(Record):
+    """One Parquet file.
+
+    Attributes:
+        file: Its name in the manifest's folder.
+        sha256: Of its bytes.
+        bytes: Its size.
+        rows: Episodes, or fragments of long ones.
+        steps: Environment steps.
+        clipped: Values outside the outer edges, for each dimension.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    rows: int
+    steps: int
+    clipped: tuple[int, ...]
+
+
+class Totals(Record):
+    """Sums over all shards."""
+
+    episodes: int
+    validation_episodes: int
+    steps: int
+    validation_steps: int
+
+
+class Manifest(Record):
+    """Everything that training, planning and evaluation must know of the tokens.
+
+    Attributes:
+        format_version: Of this file.
+        layout: Which token is what.
+        edges: Bin edges of each dimension, `layout.bins[d] + 1` numbers.
+        centers: What the tokens of each dimension decode to, `layout.bins[d]` numbers.
+        discretizer_kind: How edges were found: `quantile`, `uniform`, or `given` by another manifest.
+        spaces: How the environment's observations and actions become columns.
+        discount: g of the value to go.
+        termination_penalty: What replaced the reward of a terminal last step, None if nothing did.
+        seed: Root seed of the validation split.
+        sources: Data sets, in order.
+        shards: Files, in order.
+        totals: Sums over them.
+        statistics: What one pass over the data found.
+        versions: Of the libraries that decide bytes.
+    """
+
+    format_version: Literal[1] = 1
+    layout: TransitionLayout
+    edges: tuple[tuple[float, ...], ...]
+    centers: tuple[tuple[float, ...], ...]
+    discretizer_kind: Literal["quantile", "uniform", "given"]
+    spaces: Spaces
+    discount: float
+    termination_penalty: float | None
+    seed: int
+    sources: tuple[SourceRecord, ...]
+    shards: tuple[ShardRecord, ...]
+    totals: Totals
+    statistics: Statistics
+    versions: dict[str, str]
+
+    @cached_property
+    def discretizer(self) -> Discretizer:
+        """The discretizer that made the tokens."""
+        edges = [np.array(row, dtype=np.float64) for row in self.edges]
+        return Discretizer.from_rows(self.layout, edges, [np.array(row, dtype=np.float64) for row in self.centers])
+
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """The environment of the first source that knows its own."""
+        return next((source.environment for source in self.sources if source.environment), None)
+
+    def to_json(self) -> str:
+        """Returns the manifest's text; `from_json` gives an equal manifest back, float for float."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, origin: str = MANIFEST_NAME) -> "Manifest":
+        """Returns the manifest that `to_json` wrote.
+
+        Args:
+            text: The JSON.
+            origin: Where it came from, for the error.
+
+        Raises:
+            ManifestError: It is no manifest, or of another version.
+        """
+        try:
+            manifest = cls.model_validate_json(text)
+            assert manifest.discretizer is not None
+        except (ValidationError, ValueError) as error:
+            raise ManifestError(
+                f"{origin} is not a manifest of format version {FORMAT_VERSION} ({_first_line(error)}); expected what "
+                "jobs/prepare.py of this version writes. Run it again."
+            ) from error
+        return manifest
+
+
+def read_manifest(folder: Location) -> Manifest:
+    """Returns the manifest of a folder of shards and checks that every shard is there.
+
+    Raises:
+        ManifestError: No manifest, a broken one, or a shard that is missing.
+    """
+    place = Folder(folder)
+    names = place.names()
+    if MANIFEST_NAME not in names:
+        raise ManifestError(
+            f"{place} has no {MANIFEST_NAME}; expected finished shards. jobs/prepare.py writes it last: run it (again)."
+        )
+    manifest = Manifest.from_json(place.read(MANIFEST_NAME), f"{place}/{MANIFEST_NAME}")
+    missing = sorted({shard.file for shard in manifest.shards} - set(names))
+    if missing:
+        raise ManifestError(f"{place} lacks {missing}; expected every shard of its {MANIFEST_NAME}. Run prepare again.")
+    return manifest
+
+
+def write_manifest(folder: Location, manifest: Manifest) -> None:
+    """Writes the manifest, whole or not at all."""
+    Folder(folder).write(MANIFEST_NAME, manifest.to_json().encode())
+
+
+def read_shard(folder: Folder, shard: ShardRecord) -> bytes:
+    """Returns a shard's bytes.
+
+    Raises:
+        ManifestError: They are not those that the manifest was written for.
+    """
+    content = folder.read(shard.file)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != shard.sha256:
+        raise ManifestError(
+            f"{folder}/{shard.file} has the sha256 {digest[:12]}...; expected {shard.sha256[:12]}... of the manifest. "
+            "The file was changed or damaged: remove it and run jobs/prepare.py again."
+        )
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return str(error).partition("\n")[0]

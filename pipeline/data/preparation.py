@@ -1,0 +1,265 @@
+"""The steps from sources to shards, as functions that know nothing of who runs them.
+
+`write_shards` runs them one after another in this process; `pipeline.distributed.prepare` runs the same ones on Ray.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.index import EpisodeIndex, build_index, draw_validation, read_episodes
+from pipeline.data.manifest import Manifest, ShardRecord, SourceRecord, Totals, read_manifest, write_manifest
+from pipeline.data.shards import ShardSettings, Split, write_shard
+from pipeline.data.sources import MemorySource, Source
+from pipeline.data.spaces import Spaces
+from pipeline.data.statistics import DimensionStatistics, ReturnStatistics, Statistics
+from pipeline.data.storage import Folder, Location
+from pipeline.data.summary import Summary, SummarySettings, merge, summarise
+from pipeline.errors import DataError, ManifestError
+from pipeline.records import Episode
+from pipeline.tokens.discretizer import Discretizer
+from pipeline.tokens.fitting import DimensionNames, fit_discretizer
+
+MOST_COMPLAINTS = 20
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that is known before an episode is read.
+
+    Attributes:
+        config: The configuration.
+        seed: Root seed.
+        sources: Data sets, each with its part of the configuration.
+        index: The episodes chosen.
+        spaces: The columns, the same for all sources.
+    """
+
+    config: DataConfig
+    seed: int
+    sources: tuple[tuple[Source, SourceConfig], ...]
+    index: EpisodeIndex
+    spaces: Spaces
+
+    @classmethod
+    def of(cls, sources: Sequence[tuple[Source, SourceConfig]], config: DataConfig, seed: int) -> "Preparation":
+        """Chooses the episodes and checks that the sources fit together.
+
+        Raises:
+            DataError: An empty source, or sources of different spaces.
+        """
+        index = build_index(sources, seed)
+        return cls(config, seed, tuple(sources), index, _common_spaces([source for source, _ in sources]))
+
+    @property
+    def readers(self) -> list[Source]:
+        """The sources alone, in order."""
+        return [source for source, _ in self.sources]
+
+    @property
+    def summary_settings(self) -> SummarySettings:
+        """What the first pass depends on."""
+        config = self.config
+        share = min(1.0, config.sample_steps / self.index.steps)
+        return SummarySettings(
+            self.spaces, config.discount, config.termination_penalty, config.on_invalid == "drop", share, self.seed
+        )
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What the second pass writes, decided by the first.
+
+    Attributes:
+        index: The valid episodes.
+        validation: (n,) which of them are held out.
+        shards: Range of `index` of each shard.
+        settings: What every shard's content depends on.
+    """
+
+    index: EpisodeIndex
+    validation: NDArray[np.bool_]
+    shards: list[slice]
+    settings: ShardSettings
+
+
+def plan_shards(preparation: Preparation, summary: Summary) -> ShardPlan:
+    """Fits the discretizer and shares the valid episodes out over shards and splits.
+
+    Args:
+        preparation: What is prepared.
+        summary: Of all its episodes.
+
+    Raises:
+        DataError: No valid episode is left.
+        ManifestError: The edges are those of another manifest, which has other columns.
+    """
+    if not len(summary.ids):
+        raise DataError(
+            f"all {len(summary.invalid_ids)} episodes hold NaN or infinite values; expected at least one valid episode."
+        )
+    config = preparation.config
+    index = EpisodeIndex(summary.sources, summary.ids, summary.lengths)
+    settings = ShardSettings(
+        _discretizer(preparation, summary), config.discount, config.termination_penalty, config.steps_per_row
+    )
+    validation = draw_validation(index, config.validation_share, preparation.seed)
+    return ShardPlan(index, validation, index.blocks(config.steps_per_shard), settings)
+
+
+def build_manifest(
+    preparation: Preparation, summary: Summary, plan: ShardPlan, shards: Sequence[ShardRecord]
+) -> Manifest:
+    """Returns the manifest of finished shards."""
+    discretizer, config = plan.settings.discretizer, preparation.config
+    bins = discretizer.layout.bins
+    return Manifest(
+        layout=discretizer.layout,
+        edges=tuple(tuple(row[: count + 1].tolist()) for row, count in zip(discretizer.edges, bins, strict=True)),
+        centers=tuple(tuple(row[:count].tolist()) for row, count in zip(discretizer.centers, bins, strict=True)),
+        discretizer_kind="given" if config.discretizer_from else config.discretizer,
+        spaces=preparation.spaces,
+        discount=config.discount,
+        termination_penalty=config.termination_penalty,
+        seed=preparation.seed,
+        sources=tuple(_source_record(number, source, summary) for number, source in enumerate(preparation.readers)),
+        shards=tuple(shards),
+        totals=Totals(
+            episodes=len(plan.index),
+            validation_episodes=int(plan.validation.sum()),
+            steps=plan.index.steps,
+            validation_steps=int(plan.index.lengths[plan.validation].sum()),
+        ),
+        statistics=_statistics(preparation.readers, summary, discretizer, shards),
+        versions={name: version(name) for name in ("numpy", "pyarrow", "scipy")},
+    )
+
+
+def write_shards(
+    folder: Location,
+    episodes: Sequence[Episode],
+    config: DataConfig | None = None,
+    spaces: Spaces | None = None,
+    seed: int = 0,
+) -> Manifest:
+    """Prepares episodes that are in memory, in this process, and returns the manifest written.
+
+    Args:
+        folder: Where the shards go.
+        episodes: At least one; two where some are held out for validation.
+        config: Discretizer, discount and the like; its sources are not used.
+        spaces: How the episodes were flattened; None for plain observations and continuous actions.
+        seed: Root seed of the validation split.
+    """
+    source = (MemorySource(episodes, spaces), SourceConfig(id="memory"))
+    preparation = Preparation.of([source], config or DataConfig(), seed)
+    summary = merge([summarise(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)])
+    plan = plan_shards(preparation, summary)
+    records = []
+    for number, places in enumerate(plan.shards):
+        rows = read_episodes(preparation.readers, plan.index.take(places))
+        pairs = ((episode, split_of(held)) for (_, episode), held in zip(rows, plan.validation[places], strict=True))
+        records.append(write_shard(Folder(folder), number, pairs, plan.settings))
+    manifest = build_manifest(preparation, summary, plan, records)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def split_of(held_out: bool) -> Split:
+    """Returns the name of the split."""
+    return "validation" if held_out else "train"
+
+
+def _common_spaces(sources: Sequence[Source]) -> Spaces:
+    """Returns the spaces of the first source, if all others have the same columns."""
+    first = sources[0]
+    for source in sources[1:]:
+        ours, theirs = first.spaces, source.spaces
+        if (ours.observation_names, ours.action_dim, ours.action_choices) != (
+            theirs.observation_names,
+            theirs.action_dim,
+            theirs.action_choices,
+        ):
+            raise DataError(
+                f"{source.name} has {theirs.observation_dim} observation and {theirs.action_dim} action columns; "
+                f"expected {ours.observation_dim} and {ours.action_dim} of the same names and kinds as {first.name}. "
+                "Mix only data sets of one environment."
+            )
+    return first.spaces
+
+
+def _discretizer(preparation: Preparation, summary: Summary) -> Discretizer:
+    config, spaces = preparation.config, preparation.spaces
+    if config.discretizer_from is None:
+        names = DimensionNames(spaces.observation_names, spaces.action_dim, spaces.action_choices)
+        return fit_discretizer(
+            summary.sample, summary.lowest, summary.highest, names, config.discretizer, config.num_bins
+        )
+    given = read_manifest(config.discretizer_from).discretizer
+    layout = given.layout
+    if (layout.observation_names, layout.action_dim) != (spaces.observation_names, spaces.action_dim):
+        raise ManifestError(
+            f"data.discretizer_from is {config.discretizer_from!r}, with {layout.observation_dim} observation and "
+            f"{layout.action_dim} action columns; expected {spaces.observation_dim} and {spaces.action_dim} of the "
+            "same names as the data's."
+        )
+    return given
+
+
+def _source_record(number: int, source: Source, summary: Summary) -> SourceRecord:
+    taken = summary.sources == number
+    return SourceRecord(
+        name=source.name,
+        episodes=int(taken.sum()),
+        steps=int(summary.lengths[taken].sum()),
+        available_episodes=len(source.ids()),
+        fingerprint=source.fingerprint(),
+        environment=source.environment,
+        reference_scores=source.reference_scores,
+    )
+
+
+def _statistics(
+    sources: Sequence[Source], summary: Summary, discretizer: Discretizer, shards: Sequence[ShardRecord]
+) -> Statistics:
+    returns = []
+    for number, source in enumerate(sources):
+        mine, dropped = summary.sources == number, int((summary.invalid_sources == number).sum())
+        if mine.any():
+            returns.append(
+                ReturnStatistics.of(
+                    source.name,
+                    summary.returns[mine],
+                    summary.lengths[mine],
+                    summary.terminated[mine],
+                    summary.truncated[mine],
+                    dropped,
+                )
+            )
+    layout = discretizer.layout
+    names = [*layout.observation_names, *(f"action[{i}]" for i in range(layout.action_dim)), "reward", "value"]
+    clipped = np.array([shard.clipped for shard in shards]).sum(axis=0)
+    steps = int(summary.lengths.sum())
+    dimensions = [
+        DimensionStatistics(
+            name=name,
+            minimum=float(summary.lowest[column]),
+            maximum=float(summary.highest[column]),
+            mean=float(summary.mean[column]),
+            deviation=float(np.sqrt(summary.squares[column] / steps)),
+            distinct=len(np.unique(summary.sample[:, column])),
+            bins=layout.bins[column],
+            clipped=int(clipped[column]),
+        )
+        for column, name in enumerate(names)
+    ]
+    return Statistics(
+        returns=tuple(returns),
+        dimensions=tuple(dimensions),
+        sampled_steps=len(summary.sample),
+        invalid=tuple(summary.complaints[:MOST_COMPLAINTS].tolist()),
+    )

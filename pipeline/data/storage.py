@@ -1,0 +1,97 @@
+"""Bytes under any URI that pyarrow understands: a local path, `s3://bucket/folder`, `gs://...`."""
+
+import os
+from pathlib import Path
+
+from pyarrow import fs
+
+from pipeline.errors import StorageError
+
+Location = str | Path
+
+
+def is_remote(location: Location) -> bool:
+    """Whether `location` is a URI of something else than the local disk."""
+    return "://" in str(location) and not str(location).startswith("file://")
+
+
+class Folder:
+    """A folder, local or remote.
+
+    Args:
+        location: Local path or URI.
+
+    Raises:
+        StorageError: A URI that pyarrow cannot open.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = str(location)
+        try:
+            if "://" in self.location:
+                self._filesystem, self._path = fs.FileSystem.from_uri(self.location)
+            else:
+                self._filesystem, self._path = fs.LocalFileSystem(), os.path.abspath(self.location)  # noqa: PTH100
+        except (OSError, ValueError, TypeError) as error:
+            raise StorageError(
+                f"location is {self.location!r}; expected a path or a URI that pyarrow can open ({error})."
+            ) from error
+
+    def __str__(self) -> str:
+        return self.location
+
+    def exists(self, name: str) -> bool:
+        """Whether the file `name` is there."""
+        try:
+            return bool(self._filesystem.get_file_info(self._file(name)).type == fs.FileType.File)
+        except OSError as error:
+            raise self._error(name, "read", error) from error
+
+    def names(self) -> list[str]:
+        """Returns the names of the folder's files, sorted; [] if the folder is not there."""
+        try:
+            found = self._filesystem.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        except OSError as error:
+            raise self._error("", "listed", error) from error
+        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of the file `name`.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        try:
+            with self._filesystem.open_input_file(self._file(name)) as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            raise self._error(name, "read", error) from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes the file `name` so that a reader sees all of it or nothing.
+
+        An object store shows an object once it is complete; a local file gets its name once it is complete.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        local = isinstance(self._filesystem, fs.LocalFileSystem)
+        path = self._file(name)
+        partial = f"{path}.{os.getpid()}.partial" if local else path
+        try:
+            if local:
+                self._filesystem.create_dir(self._path, recursive=True)
+            with self._filesystem.open_output_stream(partial) as stream:
+                stream.write(content)
+            if local:
+                self._filesystem.move(partial, path)
+        except OSError as error:
+            raise self._error(name, "written", error) from error
+
+    def _file(self, name: str) -> str:
+        return f"{self._path}/{name}"
+
+    def _error(self, name: str, done: str, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self.location}/{name} could not be {done} ({error}); expected a location that exists and allows it."
+        )

@@ -1,0 +1,59 @@
+"""Episodes as tables of numbers, one row per transition, checked before anything is computed from them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.returns import value_to_go, with_termination_penalty
+from pipeline.errors import DataError
+from pipeline.records import Episode
+
+
+def check_shapes(episode: Episode, observation_dim: int, action_dim: int) -> None:
+    """Checks that an episode is whole and like the others.
+
+    Raises:
+        DataError: No steps, T observations instead of T + 1, other dimensions.
+    """
+    steps = episode.num_steps
+    where = f"Episode {episode.episode_id} of {episode.source}"
+    if steps < 1:
+        raise DataError(f"{where} has 0 steps; expected at least 1. Remove it from the data set.")
+    if len(episode.actions) != steps or len(episode.observations) != steps + 1:
+        raise DataError(
+            f"{where} has {steps} rewards, {len(episode.actions)} actions and {len(episode.observations)} "
+            f"observations; expected {steps} actions and {steps + 1} observations. The download or the "
+            "collection may be incomplete."
+        )
+    shapes = episode.observations.shape[1:], episode.actions.shape[1:]
+    if shapes != ((observation_dim,), (action_dim,)):
+        raise DataError(
+            f"{where} has observations of the shape {shapes[0]} and actions of {shapes[1]}; expected "
+            f"{(observation_dim,)} and {(action_dim,)} as in the rest. Mix only data sets of one environment."
+        )
+
+
+def invalid_values(episode: Episode) -> str | None:
+    """Returns what is wrong with the episode's numbers, None if all are finite."""
+    for name in ("observations", "actions", "rewards"):
+        array = getattr(episode, name)
+        finite = np.isfinite(array)
+        if not finite.all():
+            step = int(np.argwhere(~finite)[0][0])
+            return (
+                f"Episode {episode.episode_id} of {episode.source} has {int((~finite).sum())} NaN or infinite values "
+                f"in {name}, the first at step {step}"
+            )
+    return None
+
+
+def transition_table(episode: Episode, discount: float, termination_penalty: float | None) -> NDArray[np.float64]:
+    """Returns (T, D) the episode's transitions: observation, action, reward, value to go.
+
+    Args:
+        episode: Checked by `check_shapes`.
+        discount: g of the value to go.
+        termination_penalty: Replaces the reward of a terminal last step before values are computed; None keeps it.
+    """
+    rewards = with_termination_penalty(episode.rewards, episode.terminated, termination_penalty)
+    values = value_to_go(rewards, discount)
+    return np.column_stack([episode.observations[:-1], episode.actions, rewards, values])

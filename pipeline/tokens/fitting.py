@@ -1,0 +1,133 @@
+"""Where the bin edges of each dimension lie, given the values that it takes.
+
+Both kinds are functions of the sorted values alone, so neither the order of the data nor who read it matters.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.tokens.discretizer import Discretizer
+from pipeline.tokens.layout import TransitionLayout
+
+DiscretizerKind = Literal["quantile", "uniform"]
+Bins = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True)
+class DimensionNames:
+    """What the columns of a table of transitions are, before bins are known.
+
+    Attributes:
+        observations: One name per observation column.
+        action_dim: A, action columns.
+        action_choices: n of a discrete action, which gets exactly n bins; None for continuous actions.
+    """
+
+    observations: tuple[str, ...]
+    action_dim: int
+    action_choices: int | None = None
+
+
+def fit_discretizer(
+    sample: NDArray[np.float64],
+    lowest: NDArray[np.float64],
+    highest: NDArray[np.float64],
+    names: DimensionNames,
+    kind: DiscretizerKind,
+    num_bins: int,
+) -> Discretizer:
+    """Returns the discretizer of transitions like `sample`.
+
+    Args:
+        sample: (S, D) transitions, all of them or a sample.
+        lowest: (D,) smallest value over all transitions, also those outside the sample.
+        highest: (D,) largest.
+        names: What the columns are.
+        kind: `quantile` or `uniform`, see `quantile_bins` and `uniform_bins`.
+        num_bins: N, the most bins of a dimension.
+
+    Raises:
+        ConfigError: A discrete action has more choices than `num_bins`.
+    """
+    action = len(names.observations)
+    edges, centers = [], []
+    for column in range(sample.shape[1]):
+        if column == action and names.action_choices is not None:
+            bins = choice_bins(names.action_choices, num_bins)
+        elif kind == "uniform":
+            bins = uniform_bins(float(lowest[column]), float(highest[column]), num_bins)
+        else:
+            values = sample[:, column]
+            extremes = np.array([lowest[column], highest[column]])
+            bins = quantile_bins(np.concatenate([values, extremes[~np.isin(extremes, values)]]), num_bins)
+        edges.append(bins[0])
+        centers.append(bins[1])
+    counts = tuple(len(row) for row in centers)
+    layout = TransitionLayout(len(names.observations), names.action_dim, num_bins, counts, names.observations)
+    return Discretizer.from_rows(layout, edges, centers)
+
+
+def uniform_bins(lowest: float, highest: float, num_bins: int) -> Bins:
+    """Returns edges and centres of `num_bins` bins of equal width; a constant dimension has one bin."""
+    if lowest == highest:
+        return np.array([lowest, lowest]), np.array([lowest])
+    edges = np.linspace(lowest, highest, num_bins + 1)
+    return edges, edges[:-1] / 2 + edges[1:] / 2
+
+
+def choice_bins(choices: int, num_bins: int) -> Bins:
+    """Returns edges and centres of a discrete action: token i is choice i.
+
+    Raises:
+        ConfigError: More choices than bins.
+    """
+    if choices > num_bins:
+        raise ConfigError(
+            f"data.num_bins is {num_bins}; expected at least {choices}, the choices of the discrete action."
+        )
+    return np.arange(choices + 1) - 0.5, np.arange(choices, dtype=np.float64)
+
+
+def quantile_bins(values: NDArray[np.float64], num_bins: int) -> Bins:
+    """Returns edges and centres at the quantiles of `values`.
+
+    Without ties these are the paper's: N + 1 edges at the quantiles 0, 1/N, ..., 1 and centres in the middle. Where
+    values repeat, quantiles coincide, and the released code then silently emits fewer bins whose centres nobody took.
+    Here:
+
+    - At most N distinct values: one bin for each, with that value as its centre and borders half way between them. So
+      a constant dimension has one bin, and rewards of 0 and 1 have two.
+    - Otherwise a value that more than 2 of N bins' share of the data takes (an action at its bound) gets a bin of its
+      own, which decodes to exactly that value; each costs at most two bins, and all other values share what is left
+      by their own quantiles. Equal edges that remain are one edge.
+
+    Args:
+        values: (S,) in any order.
+        num_bins: N, the most bins.
+
+    Source: Janner et al. 2021, section 3.1 and its released code for data without ties; the rest is ours.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= num_bins:
+        return _borders_between(distinct), distinct
+    heavy = distinct[counts * num_bins > 2 * len(values)]
+    light = np.sort(values[~np.isin(values, heavy)]) if len(heavy) else np.sort(values)
+    quantiles = np.quantile(light, np.linspace(0, 1, num_bins - 2 * len(heavy) + 1))
+    # A bin from v to the next number above v holds v alone.
+    edges = np.unique(np.concatenate([quantiles, heavy, np.nextafter(heavy, np.inf)]))
+    centers = edges[:-1] / 2 + edges[1:] / 2
+    centers[np.searchsorted(edges, heavy)] = heavy
+    return edges, centers
+
+
+def _borders_between(distinct: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the outer values and the middles between neighbours: (k,) to (k + 1,)."""
+    low, high = distinct[:-1], distinct[1:]
+    middles = low / 2 + high / 2
+    # Between neighbouring floats there is no middle; the border must still lie above the lower one.
+    middles = np.where(middles > low, middles, high)
+    return np.concatenate([distinct[:1], middles, distinct[-1:]])
