@@ -44,6 +44,12 @@ class TrainingConfig(Config):
     checkpoint_minutes: float = Field(
         5.0, gt=0, description="Minutes between checkpoints inside an epoch.", json_schema_extra=VOLATILE
     )
+    spike_factor: float | None = Field(
+        3.0,
+        gt=1,
+        description="A loss above this many times its recent median stops the run, as NaN does; null only NaN.",
+        json_schema_extra=VOLATILE,
+    )
     keep_best: int = Field(
         1, ge=1, description="Checkpoints kept by validation loss, beside the last.", json_schema_extra=VOLATILE
     )

@@ -1,0 +1,243 @@
+"""Checkpoints on disk: self-contained folders that need no Ray to be read and no pickle to be loaded.
+
+A folder holds `model.safetensors`, `config.yaml` (the effective experiment), `manifest.json` (layout and bin edges),
+`training.pt` (what resuming needs; absent from exported models), and `checkpoint.json`, which has the format's version
+and the sha256 of all others. A folder is written under another name and renamed when complete, so that no folder
+`step-*` is ever a part of a checkpoint. When a checkpoint is written, and which are kept, is not decided here.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import yaml
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from pipeline.data.manifest import Manifest
+from pipeline.errors import CheckpointError, PipelineError
+from pipeline.models.config import ModelConfig
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+
+FORMAT_VERSION = 1
+MODEL, CONFIG, MANIFEST, TRAINING, INFO = (
+    "model.safetensors",
+    "config.yaml",
+    "manifest.json",
+    "training.pt",
+    "checkpoint.json",
+)
+_AGAIN = "Remove that folder and train again, or name another checkpoint."
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What `checkpoint.json` says beside the checksums.
+
+    Attributes:
+        step: Optimizer steps done.
+        epoch: Epochs completed.
+        validation_loss: Loss on the held-out episodes at this step, None inside an epoch or without such episodes.
+    """
+
+    step: int
+    epoch: int
+    validation_loss: float | None
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint in memory.
+
+    Attributes:
+        model: In evaluation mode.
+        manifest: Of the shards that it was trained on; has the layout and the discretizer.
+        config: The effective experiment as nested plain values.
+        info: Step, epoch, validation loss.
+        folder: Where it was read from.
+    """
+
+    model: TrajectoryTransformer
+    manifest: Manifest
+    config: dict[str, Any]
+    info: CheckpointInfo
+    folder: Path
+
+
+def folder_name(step: int) -> str:
+    """Returns the name of the checkpoint of `step`; names sort by step."""
+    return f"step-{step:09d}"
+
+
+def write_checkpoint(
+    parent: Path,
+    info: CheckpointInfo,
+    model: dict[str, Tensor],
+    config: dict[str, Any],
+    manifest: str,
+    training: dict[str, Any] | None,
+) -> Path:
+    """Writes one checkpoint; it appears complete or not at all.
+
+    Args:
+        parent: Folder of the run's checkpoints.
+        info: Step, epoch, validation loss.
+        model: State dict, on the CPU.
+        config: The effective experiment.
+        manifest: JSON of the shards' manifest.
+        training: Optimizer and running sums: plain values and tensors on the CPU; None for an exported model.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: The file system refuses; nothing that looks like a checkpoint is left.
+    """
+    folder = parent / folder_name(info.step)
+    partial = parent / f".partial-{folder.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    # Serialised in memory first: a full disk is then one kind of error (OSError), not one for each library.
+    contents = {
+        MODEL: serialise({name: tensor.contiguous() for name, tensor in model.items()}),
+        CONFIG: yaml.safe_dump(config, sort_keys=False).encode(),
+        MANIFEST: manifest.encode(),
+    }
+    if training is not None:
+        contents[TRAINING] = _torch_bytes(training)
+    for name, content in contents.items():
+        (partial / name).write_bytes(content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    description = {"format_version": FORMAT_VERSION, **asdict(info), "sha256": digests}
+    (partial / INFO).write_text(json.dumps(description, indent=2) + "\n")
+    if folder.exists():
+        # A run that was resumed from an older checkpoint comes by again; the model is the same one.
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    return folder
+
+
+def _torch_bytes(value: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_checkpoints(parent: Path) -> list[Path]:
+    """Returns the complete checkpoints of a run, oldest first."""
+    return sorted(path for path in parent.glob("step-*") if (path / INFO).is_file())
+
+
+def last_checkpoint(parent: Path) -> Path | None:
+    """Returns the newest checkpoint, None if there is none."""
+    return next(reversed(list_checkpoints(parent)), None)
+
+
+def best_checkpoint(parent: Path) -> Path:
+    """Returns the checkpoint with the lowest validation loss, the newest where none has one.
+
+    Raises:
+        CheckpointError: There is no checkpoint.
+    """
+    folders = list_checkpoints(parent)
+    if not folders:
+        raise CheckpointError(f"{parent} holds no checkpoint; expected one. Run jobs/train.py first.")
+    losses = {folder: read_info(folder).validation_loss for folder in folders}
+    measured = [folder for folder in folders if losses[folder] is not None]
+    return min(measured, key=lambda folder: losses[folder] or 0.0) if measured else folders[-1]
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """Returns what `checkpoint.json` says, without checking the other files.
+
+    Raises:
+        CheckpointError: It is absent, unreadable, or of another format.
+    """
+    content = _read_description(folder)
+    return CheckpointInfo(content["step"], content["epoch"], content["validation_loss"])
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / INFO
+    try:
+        content = json.loads(path.read_text())
+        version = content["format_version"]
+        missing = {"step", "epoch", "validation_loss", "sha256"} - content.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not readable ({error}); expected the description of a checkpoint. {_AGAIN}"
+        ) from error
+    if version != FORMAT_VERSION or missing:
+        raise CheckpointError(
+            f"{path} has format version {version}; expected {FORMAT_VERSION}. "
+            "Another version of the pipeline wrote it: read it with that one, or train again."
+        )
+    return dict(content)
+
+
+def verify(folder: Path) -> CheckpointInfo:
+    """Checks every file of the checkpoint against its sha256.
+
+    Raises:
+        CheckpointError: A file is missing or differs, or the description is of another format.
+    """
+    content = _read_description(folder)
+    for name, expected in content["sha256"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing; expected the file that {INFO} names. {_AGAIN}")
+        found = _sha256(path)
+        if found != expected:
+            raise CheckpointError(
+                f"{path} is corrupt: its sha256 is {found[:12]}...; expected {expected[:12]}... of {INFO}. {_AGAIN}"
+            )
+    return CheckpointInfo(content["step"], content["epoch"], content["validation_loss"])
+
+
+def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LoadedCheckpoint:
+    """Returns the verified checkpoint with its model on `device`, in evaluation mode.
+
+    Raises:
+        CheckpointError: It is missing, corrupt, of another format, or its parts do not fit together.
+    """
+    folder = Path(folder)
+    info = verify(folder)
+    try:
+        manifest = Manifest.from_json((folder / MANIFEST).read_text())
+        config = yaml.safe_load((folder / CONFIG).read_text())
+        model = TrajectoryTransformer(ModelConfig.model_validate(config["model"]), manifest.layout)
+        model.load_state_dict(load_file(folder / MODEL))
+    except (OSError, PipelineError, ValidationError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} does not hold a model of this pipeline ({error}); expected parts that fit together. {_AGAIN}"
+        ) from error
+    return LoadedCheckpoint(model.to(device).eval(), manifest, config, info, folder)
+
+
+def load_training_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the state dict of the model and what `write_checkpoint` was given as `training`, both on the CPU.
+
+    Raises:
+        CheckpointError: The checkpoint is corrupt, or was exported without training state.
+    """
+    info = verify(folder)
+    if not (folder / TRAINING).is_file():
+        raise CheckpointError(
+            f"{folder} has no {TRAINING}; expected the state of the optimizer at step {info.step}. "
+            "It is an exported model: start a new run from it with training.init_from."
+        )
+    training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+    return load_file(folder / MODEL), training

@@ -1,0 +1,108 @@
+"""Windows of consecutive transitions, cut from resident token episodes on the device that trains.
+
+Every transition is the start of one window. What lies beyond the end of the window's episode is filled with the stop
+token. It is learnt where the episode terminated, so that the model knows that nothing follows; where the episode was
+truncated (a time limit, a collector that stopped) nobody knows what would have followed, and the loss leaves it out.
+
+Shape letters: S transitions of the split, B windows, W transitions of a window, D tokens of a transition.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.data.shards import TokenEpisodes
+from pipeline.errors import DataError
+from pipeline.training.order import ShuffledStarts
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows ready for the model.
+
+    Attributes:
+        tokens: (B, W, D) integers 0 to N; rows beyond the end of the episode hold the stop token N.
+        counted: (B, W) bool, True where the row's tokens count in the loss.
+    """
+
+    tokens: Tensor
+    counted: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def slice(self, part: slice) -> "WindowBatch":
+        """Returns some of the windows."""
+        return WindowBatch(self.tokens[part], self.counted[part])
+
+
+class WindowSource(Protocol):
+    """Where the windows of an optimizer step come from: resident tokens, or a stream."""
+
+    def batch(self, step: int) -> WindowBatch:
+        """Returns this worker's windows of optimizer step `step`; steps are asked for in ascending order."""
+        ...
+
+
+class ResidentWindows:
+    """All token episodes of a split on one device; any window is one gather."""
+
+    def __init__(self, episodes: TokenEpisodes, window_transitions: int, device: torch.device) -> None:
+        """Copies the tokens to `device`.
+
+        Raises:
+            DataError: There is no episode.
+        """
+        if len(episodes.tokens) == 0:
+            raise DataError(
+                "The split has 0 transitions; expected at least 1. "
+                "data.validation_share may leave no episode for training: lower it, or collect more episodes."
+            )
+        # torch cannot index uint16; wider vocabularies are held as int32.
+        tokens = episodes.tokens if episodes.tokens.dtype == np.uint8 else episodes.tokens.astype(np.int32)
+        self._tokens = torch.from_numpy(np.array(tokens)).to(device)
+        self._offsets = torch.from_numpy(np.array(episodes.offsets)).to(device)
+        self._terminated = torch.from_numpy(np.array(episodes.terminated)).to(device)
+        self._steps_W = torch.arange(window_transitions, device=device)
+        self._stop = episodes.layout.stop_token
+        self._device = device
+
+    @property
+    def num_starts(self) -> int:
+        """Start indices: one for each transition."""
+        return len(self._tokens)
+
+    def gather(self, starts: NDArray[np.int64]) -> WindowBatch:
+        """Returns the windows that begin at the transitions `starts`, (B,) indices into the split."""
+        starts_B = torch.from_numpy(starts).to(self._device, non_blocking=True)
+        episodes_B = torch.searchsorted(self._offsets, starts_B, right=True) - 1
+        rows_BW = starts_B[:, None] + self._steps_W
+        real_BW = rows_BW < self._offsets[episodes_B + 1][:, None]
+        tokens_BWD = self._tokens[rows_BW.clamp_(max=self.num_starts - 1)]
+        tokens_BWD = tokens_BWD.masked_fill_(~real_BW[:, :, None], self._stop)
+        return WindowBatch(tokens_BWD, real_BW | self._terminated[episodes_B][:, None])
+
+
+def share_of(batch_size: int, rank: int, world_size: int) -> slice:
+    """Returns which windows of a global batch belong to worker `rank`; shares differ by at most one window."""
+    return slice(batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
+
+
+class ShuffledWindows:
+    """The training windows of one worker: its share of each global batch of the shuffled stream."""
+
+    def __init__(self, windows: ResidentWindows, seed: int, batch_size: int, rank: int, world_size: int) -> None:
+        """Prepares the stream; `batch_size` is the global one."""
+        self._windows = windows
+        self._order = ShuffledStarts(windows.num_starts, seed)
+        self._batch_size = batch_size
+        self._share = share_of(batch_size, rank, world_size)
+
+    def batch(self, step: int) -> WindowBatch:
+        """Returns this worker's windows of optimizer step `step`."""
+        first = step * self._batch_size + self._share.start
+        return self._windows.gather(self._order.at(first, self._share.stop - self._share.start))

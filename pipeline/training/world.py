@@ -1,0 +1,60 @@
+"""The workers that train together, as one of them sees them. One worker is a world of size 1 and communicates nothing.
+
+Ray Train starts the process group; this module only uses it, so that the loop can run and be tested without Ray.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """One worker's place among all.
+
+    Attributes:
+        rank: 0 to size - 1; worker 0 writes metrics and checkpoints.
+        size: Number of workers.
+        device: Where this worker computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _control: torch.distributed.ProcessGroup | None = None
+
+    @classmethod
+    def of_process_group(cls, device: torch.device) -> "World":
+        """Returns the world of the running process group, or a world of one where none runs.
+
+        Decisions travel over a gloo group of their own: reading them from nccl would wait for the device.
+        """
+        if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+            return cls(device=device)
+        control = torch.distributed.new_group(backend="gloo")
+        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size(), device, control)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Returns the sum of `tensor` over all workers; on CUDA the host does not wait for it."""
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def decided_by_first(self, value: int) -> int:
+        """Returns worker 0's `value` on every worker."""
+        if self.size == 1:
+            return value
+        message = torch.tensor([value])
+        torch.distributed.broadcast(message, src=0, group=self._control)
+        return int(message.item())
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Returns `model` with gradients averaged over the workers during backward."""
+        if self.size == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        # The buffers are constants made from the configuration: nothing to broadcast at every forward.
+        return DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
