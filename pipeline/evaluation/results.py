@@ -97,6 +97,6 @@ class EpisodeStore:
             return pa.dataset.dataset(files, schema=SCHEMA, format="parquet").to_table().sort_by("episode")
         except (pa.ArrowInvalid, OSError) as error:
             raise StorageError(
-                f"{self.folder} holds a file that is not readable; expected one Parquet file for each episode ({error}). "
+                f"{self.folder} holds a file that is not readable ({error}); expected a Parquet file of one episode. "
                 "Remove that file and run the same command again: only its episode is run."
             ) from error

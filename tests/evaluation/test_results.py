@@ -1,0 +1,63 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.configuration import claim_folder
+from pipeline.errors import StorageError
+from pipeline.evaluation.results import SCHEMA, EpisodeStore
+from pipeline.records import EpisodeResult
+
+Make = Callable[..., EpisodeResult]
+
+
+def test_episodes_come_back_as_they_were_in_order_of_their_index(tmp_path: Path, make_result: Make) -> None:
+    store = EpisodeStore(tmp_path / "episodes")
+    results = [make_result(11, 1 / 3, success=True), make_result(2, -4.0, success=False), make_result(0, 7.0)]
+    store.add(results[:1])
+    store.add(results[1:])
+    assert store.read() == sorted(results, key=lambda result: result.episode)
+    assert [result.episode for result in store.read(episodes=3)] == [0, 2]
+
+
+def test_an_episode_written_twice_is_there_once(tmp_path: Path, make_result: Make) -> None:
+    store = EpisodeStore(tmp_path)
+    store.add([make_result(3, 1.0)])
+    store.add([make_result(3, 1.0)])
+    assert [result.episode for result in store.read()] == [3]
+
+
+def test_what_is_missing_is_found_from_the_files_alone(tmp_path: Path, make_result: Make) -> None:
+    EpisodeStore(tmp_path).add([make_result(1, 1.0), make_result(3, 1.0)])
+    assert EpisodeStore(tmp_path).missing(5) == [0, 2, 4]
+    assert EpisodeStore(tmp_path / "nothing").missing(2) == [0, 1]
+    assert EpisodeStore(tmp_path / "nothing").read() == []
+
+
+def test_an_interrupted_write_does_not_look_like_an_episode(tmp_path: Path, make_result: Make) -> None:
+    store = EpisodeStore(tmp_path)
+    store.add([make_result(0, 1.0)])
+    (tmp_path / "_episode-000001.parquet.partial").write_bytes(b"PAR1")
+    assert store.missing(2) == [1]
+    assert len(store.read()) == 1
+
+
+def test_pandas_reads_the_folder_as_one_table_beside_its_identity(tmp_path: Path, make_result: Make) -> None:
+    claim_folder(tmp_path, {"seed": 0}, "episodes")
+    store = EpisodeStore(tmp_path)
+    store.add([make_result(i, float(i)) for i in range(3)])
+    frame = pd.read_parquet(tmp_path)
+    assert sorted(frame["total_reward"]) == [0.0, 1.0, 2.0]
+    assert list(frame.columns) == SCHEMA.names == list(store.frame().columns)
+    assert list(store.frame()["episode"]) == [0, 1, 2]
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, make_result: Make) -> None:
+    store = EpisodeStore(tmp_path)
+    store.add([make_result(0, 1.0)])
+    (tmp_path / "episode-000001.parquet").write_bytes(b"no parquet")
+    with pytest.raises(
+        StorageError, match=r"holds a file that is not readable.*expected a Parquet file of one episode"
+    ):
+        store.read()
