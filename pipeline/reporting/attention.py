@@ -62,7 +62,8 @@ def _weights(attention: SelfAttention, x_BLD: Tensor, mask_LL: Tensor) -> Tensor
     qkv = attention.qkv(x_BLD[:1]).view(length, 3, attention.heads, head_width)
     q_HLd, k_HLd, _ = qkv.permute(1, 2, 0, 3)
     scores_HLL = q_HLd @ k_HLd.transpose(1, 2) / math.sqrt(head_width)
-    return scores_HLL.masked_fill(~mask_LL, -torch.inf).softmax(dim=-1)
+    weights_HLL: Tensor = scores_HLL.masked_fill(~mask_LL, -torch.inf).softmax(dim=-1)
+    return weights_HLL
 
 
 @styled
@@ -87,6 +88,6 @@ def attention_plot(weights: Mapping[int, NDArray[np.float32]], transition_dim: i
         figure,
         "Attention maps",
         f"Attention weights of layers {names}, each of {heads} heads, on one held-out window.",
-        "One held-out window; one row for each token that attends, dark is much. Numbers count transitions. Value tokens "
-        "are never attended to.",
+        "One held-out window; one row for each token that attends, dark is much. Numbers count transitions. Value "
+        "tokens are never attended to.",
     )

@@ -17,10 +17,11 @@ class Grid:
     """A table of texts.
 
     Attributes:
-        header: Column heads; the first column holds names and is set flush left, all others flush right.
+        header: Column heads, () for none; the first column holds names and is set flush left, all others flush right.
         rows: As many cells a row as there are heads.
         caption: Shown below.
         strong: (row, column) of the cells that stand out.
+        words: Cells are words, set flush left and broken where they need it.
         colours: One `#rrggbb` a row for the dot in front of its name, or none at all.
     """
 
@@ -28,6 +29,7 @@ class Grid:
     rows: Sequence[Sequence[str]]
     caption: str = ""
     strong: frozenset[tuple[int, int]] = frozenset()
+    words: bool = False
     colours: Sequence[str] = ()
 
 

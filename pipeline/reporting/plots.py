@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.statistics import ReturnStatistics
 from pipeline.records import EpisodeResult
-from pipeline.reporting.figures import INK, PAPER, Drawing, canvas, drawing, styled
+from pipeline.reporting.figures import INK, Drawing, canvas, drawing, styled
 from pipeline.reporting.methods import DATA, colours, label
 from pipeline.reporting.table import ResultRow
 from pipeline.tokens.layout import TOKEN_KINDS

@@ -1,26 +1,33 @@
 """Writes a run's report: one HTML file that holds everything and opens offline."""
 
+from pathlib import Path
+
 from pipeline.configuration import write_text_atomically
 from pipeline.errors import RunFolderError
 from pipeline.reporting.page import render
+from pipeline.reporting.record import RunRecord
 from pipeline.reporting.sections import (
-    RunRecord,
+    attention_section,
     configuration_section,
     data_section,
     evaluation_section,
     provenance_section,
     result_section,
+    sweep_section,
     training_section,
+    video_section,
 )
 from pipeline.reporting.table import print_summary
 from pipeline.run_folder import RunFolder
-from pathlib import Path
 
 SECTIONS = (
     result_section,
     data_section,
     training_section,
     evaluation_section,
+    attention_section,
+    sweep_section,
+    video_section,
     configuration_section,
     provenance_section,
 )
@@ -37,7 +44,9 @@ def write_report(run: RunFolder) -> Path:
         PipelineError: A file of the run is broken; the message names it.
     """
     if not run.root.is_dir():
-        raise RunFolderError(f"{run.root} is not there; expected the folder of a run. List them with: ls {run.root.parent}")
+        raise RunFolderError(
+            f"{run.root} is not there; expected the folder of a run. List them with: ls {run.root.parent}"
+        )
     record = RunRecord(run)
     environment = (record.config or {}).get("environment", {}).get("id", "")
     write_text_atomically(run.report, render(run.root.name, environment, [section(record) for section in SECTIONS]))

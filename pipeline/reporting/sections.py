@@ -3,95 +3,39 @@
 A missing input gives a section that says so; a broken one raises the error of the package that reads it.
 """
 
-import json
-from dataclasses import dataclass
-from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
-from pipeline.evaluation.results import EpisodeStore
-from pipeline.records import EpisodeResult
-from pipeline.reporting.methods import DATA, colours
+from pipeline.data.manifest import Manifest
+from pipeline.data.shards import read_tokens
+from pipeline.evaluation.sweep import TABLE, SweepRow, read_table
+from pipeline.reporting.attention import attention_plot, attention_weights
+from pipeline.reporting.methods import colours
 from pipeline.reporting.page import Grid, Section
 from pipeline.reporting.plots import decision_times, loss_by_kind, returns_by_method, returns_by_source, total_loss
+from pipeline.reporting.plots_sweep import heat_map_settings, pareto_plot, return_heat_map, time_heat_map
 from pipeline.reporting.provenance import commit, hardware, versions
-from pipeline.reporting.table import ResultRow, result_cells, result_rows
-from pipeline.run_folder import RunFolder
-from pipeline.training.metrics import read_metrics
+from pipeline.reporting.record import RunRecord
+from pipeline.reporting.table import NOTHING, decimals, interval_text, result_cells
+from pipeline.tokens.discretizer import Tokens
 
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What lies in a run's folder, read when it is asked for; None or empty where a stage has not run.
-
-    Attributes:
-        run: The folder.
-    """
-
-    run: RunFolder
-
-    @property
-    def command(self) -> str:
-        """What makes the run's results again; the job's name stands open as `{job}`."""
-        return f"python jobs/{{job}}.py --config {self._shown(self.run.config)}"
-
-    def again(self, job: str) -> str:
-        """Returns the command that runs one job of this run."""
-        return self.command.format(job=job)
-
-    @cached_property
-    def config(self) -> dict[str, Any] | None:
-        """The effective configuration."""
-        return yaml.safe_load(self.run.config.read_text()) if self.run.config.exists() else None
-
-    @cached_property
-    def summary(self) -> dict[str, Any] | None:
-        """The table for programs."""
-        return json.loads(self.run.summary.read_text()) if self.run.summary.exists() else None
-
-    @cached_property
-    def rows(self) -> list[ResultRow]:
-        """The result table, without rows before an evaluation."""
-        return result_rows(self.summary) if self.summary else []
-
-    @cached_property
-    def manifest(self) -> Manifest | None:
-        """Of the token shards."""
-        return read_manifest(self.run.shards) if (self.run.shards / MANIFEST_NAME).exists() else None
-
-    @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        """What training reported."""
-        return read_metrics(self.run.metrics)
-
-    @cached_property
-    def episodes(self) -> dict[str, list[EpisodeResult]]:
-        """Evaluation episodes of the methods in the result table."""
-        stores = {row.method: EpisodeStore(self.run.episodes(row.method)) for row in self.rows if row.method != DATA}
-        return {method: results for method, store in stores.items() if (results := store.read())}
-
-    @staticmethod
-    def _shown(path: Path) -> str:
-        """Returns `path` as it is typed in the working directory, where it lies below that."""
-        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+ATTENTION_TRANSITIONS = 6
+"""Transitions of the window whose attention is drawn: more would be too fine to see."""
 
 
 def result_section(record: RunRecord) -> Section:
     """The result table and the command that makes it again."""
-    command = record.again("run")
+    command = record.command("run")
     if not record.rows:
-        return Section("Result", missing=f"No evaluation yet: run {record.again('evaluate')}.")
+        return Section("Result", missing=f"No evaluation yet: run {record.command('evaluate')}.")
     header, cells = result_cells(record.rows)
     palette = colours(row.method for row in record.rows)
     best = max(range(len(cells)), key=lambda i: record.rows[i].mean_return)
     grid = Grid(
         header,
         cells,
-        "Return: undiscounted sum of an episode's rewards. Interval: 95 %, of the mean. Decision: median milliseconds of "
-        "one call, which serves all episodes of an actor's batch.",
+        "Return: undiscounted sum of an episode's rewards. Interval: 95 %, of the mean. Decision: median milliseconds "
+        "of one call, which serves all episodes of an actor's batch.",
         strong=frozenset({(best, 1)}),
         colours=[palette[row.method] for row in record.rows],
     )
@@ -102,20 +46,20 @@ def data_section(record: RunRecord) -> Section:
     """Returns, lengths and endings of the data by source; its dimensions behind a heading."""
     manifest = record.manifest
     if manifest is None:
-        return Section("Data", missing=f"No token shards yet: run {record.again('prepare')}.")
+        return Section("Data", missing=f"No token shards yet: run {record.command('prepare')}.")
     returns = manifest.statistics.returns
     header = ("Source", "Episodes", "Steps", "Mean return", "Deviation", "Least", "Median", "Greatest", "Mean length")
     cells = [
-        (s.source, f"{s.episodes:,}", f"{s.steps:,}", f"{s.mean:.4g}", f"{s.deviation:.3g}")
-        + tuple(f"{s.quantiles[i]:.4g}" for i in (0, 3, 6))
-        + (f"{s.mean_length:.1f}",)
+        [s.source, f"{s.episodes:,}", f"{s.steps:,}"]
+        + [f"{number:.4g}" for number in (s.mean, s.deviation, s.quantiles[0], s.quantiles[3], s.quantiles[6])]
+        + [f"{s.mean_length:.1f}"]
         for s in returns
     ]
     totals = manifest.totals
     dropped = sum(source.dropped_episodes for source in returns)
     text = (
-        f"{totals.episodes:,} episodes and {totals.steps:,} steps in all; {totals.validation_episodes:,} episodes are held "
-        f"out for validation. {dropped} were dropped for NaN or infinite values. Discretizer: "
+        f"{totals.episodes:,} episodes and {totals.steps:,} steps in all; {totals.validation_episodes:,} episodes are "
+        f"held out for validation; dropped for NaN or infinite values: {dropped}. Discretizer: "
         f"{manifest.discretizer_kind}, {manifest.layout.num_bins} bins."
     )
     return Section(
@@ -130,8 +74,9 @@ def data_section(record: RunRecord) -> Section:
 def _dimensions(manifest: Manifest) -> Grid:
     header = ("Dimension", "Least", "Greatest", "Mean", "Deviation", "Distinct values", "Bins", "Clipped")
     cells = [
-        (d.name, *(f"{x:.4g}" for x in (d.minimum, d.maximum, d.mean, d.deviation)), *map(str, (d.distinct, d.bins)))
-        + (str(d.clipped),)
+        [d.name]
+        + [f"{number:.4g}" for number in (d.minimum, d.maximum, d.mean, d.deviation)]
+        + [f"{count:,}" for count in (d.distinct, d.bins, d.clipped)]
         for d in manifest.statistics.dimensions
     ]
     return Grid(header, cells, "Clipped: values outside the outer bin edges; they count to the outer bins.")
@@ -141,7 +86,7 @@ def training_section(record: RunRecord) -> Section:
     """Loss curves."""
     steps, epochs = ([line for line in record.metrics if line["kind"] == kind] for kind in ("step", "epoch"))
     if not steps and not epochs:
-        return Section("Training", missing=f"No training yet: run {record.again('train')}.")
+        return Section("Training", missing=f"No training yet: run {record.command('train')}.")
     last = record.metrics[-1]
     text = f"{last['step']:,} optimizer steps over {last['tokens'] / 1e6:,.1f} million tokens."
     return Section("Training", text=text, drawings=[total_loss(steps, epochs), loss_by_kind(steps, epochs)])
@@ -150,14 +95,80 @@ def training_section(record: RunRecord) -> Section:
 def evaluation_section(record: RunRecord) -> Section:
     """Every episode's return, and decision times."""
     if not record.episodes:
-        return Section("Evaluation", missing=f"No evaluation episodes yet: run {record.again('evaluate')}.")
+        return Section("Evaluation", missing=f"No evaluation episodes yet: run {record.command('evaluate')}.")
     methods = [row.method for row in record.rows if row.method in record.episodes]
     drawings = [returns_by_method(record.episodes, record.rows), decision_times(record.episodes, methods)]
     failed = [result for method in methods for result in record.episodes[method] if result.error]
     lost = sum(result.attempts > 1 for method in methods for result in record.episodes[method])
-    text = f"{len(failed)} episodes failed in the environment; {lost} were started again after a lost actor."
+    text = f"Episodes that failed in the environment: {len(failed)}; started again after a lost actor: {lost}."
     errors = "\n".join(f"{result.method} episode {result.episode}: {result.error}" for result in failed)
     return Section("Evaluation", text=text, drawings=drawings, folded=[("Failed episodes", errors)] if failed else [])
+
+
+def sweep_section(record: RunRecord) -> Section:
+    """Heat maps, the Pareto front, and every tried setting."""
+    if not (record.run.sweep / TABLE).exists():
+        return Section("Sweep", missing=f"No sweep yet: run {record.command('sweep')}.")
+    rows = read_table(record.run.sweep)
+    pair = heat_map_settings(rows)
+    drawings = [return_heat_map(rows, pair), time_heat_map(rows, pair)] if pair else []
+    names = list(rows[0].settings)
+    ordered_rows = sorted(rows, key=lambda row: -row.mean_return)
+    places = decimals([row.mean_return for row in rows])
+    cells = [
+        [str(row.settings[name]) for name in names]
+        + [f"{row.mean_return:.{places}f}", interval_text(row.interval, places), str(row.episodes)]
+        + [f"{row.decision_ms:.1f}", _mark(row)]
+        for row in ordered_rows
+    ]
+    grid = Grid([*names, "Mean return", "95 % interval", "Episodes", "Decision ms", ""], cells)
+    text = f"{len(rows)} settings. Chosen is the best one that sweep.max_decision_ms allows."
+    return Section("Sweep", text=text, drawings=[*drawings, pareto_plot(rows)], folded=[("All settings", grid)])
+
+
+def _mark(row: SweepRow) -> str:
+    marks = {
+        "chosen": row.chosen,
+        "Pareto": row.pareto,
+        "stopped early": row.stopped_early,
+        "too slow": not row.feasible,
+    }
+    return ", ".join(name for name, applies in marks.items() if applies)
+
+
+def attention_section(record: RunRecord) -> Section:
+    """Attention of the first and the third layer on one held-out window."""
+    if record.checkpoint is None or record.manifest is None:
+        return Section("Attention", missing=f"No checkpoint with its shards yet: run {record.command('train')}.")
+    model = record.checkpoint.model
+    window = _held_out_window(record, min(ATTENTION_TRANSITIONS, model.config.window_transitions))
+    if window is None:
+        missing = (
+            f"No held-out episode is long enough: raise data.validation_share and run {record.command('prepare')}."
+        )
+        return Section("Attention", missing=missing)
+    # Two layers, as in the paper's figure; a model of two has no third.
+    layers = sorted({0, min(2, model.config.layers - 1)})
+    weights = attention_weights(model, window.ravel()[: model.max_inputs], layers)
+    return Section("Attention", drawings=[attention_plot(weights, model.layout.transition_dim)])
+
+
+def _held_out_window(record: RunRecord, transitions: int) -> Tokens | None:
+    """Returns the first (transitions, D) tokens of the first held-out episode that has as many, None without one."""
+    episodes = read_tokens(str(record.run.shards), "validation")
+    for start, end in pairwise(episodes.offsets):
+        if end - start >= transitions:
+            return episodes.tokens[start : start + transitions]
+    return None
+
+
+def video_section(record: RunRecord) -> Section:
+    """Filmed episodes, linked."""
+    files = sorted(record.run.root.glob("videos/**/*.mp4"))
+    if not files:
+        return Section("Videos", missing=f"No videos: run {record.command('evaluate')} --evaluation.videos 2.")
+    paths = [path.relative_to(record.run.root).as_posix() for path in files]
+    return Section("Videos", media=[(path.removeprefix("videos/").removesuffix(".mp4"), path) for path in paths])
 
 
 def configuration_section(record: RunRecord) -> Section:
@@ -173,7 +184,7 @@ def provenance_section(record: RunRecord) -> Section:
     made = record.manifest.versions if record.manifest else {}
     libraries = Grid(
         ("Library", "This report", "The shards"),
-        [(name, number, made.get(name, "–")) for name, number in versions().items()],
+        [(name, number, made.get(name, NOTHING)) for name, number in versions().items()],
     )
     hosts = sorted({result.host for results in record.episodes.values() for result in results})
     if hosts:
@@ -181,5 +192,5 @@ def provenance_section(record: RunRecord) -> Section:
     return Section(
         "Provenance",
         text="The machine and the code that wrote this report.",
-        grids=[Grid(("", ""), list(machine.items())), libraries],
+        grids=[Grid((), list(machine.items()), words=True), libraries],
     )

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pipeline.reporting.methods import DATA, label, ordered
 
-NOTHING = "–"
+NOTHING = "–"  # noqa: RUF001 (an en dash, as tables have it)
 """Stands in a cell that has no number."""
 
 
@@ -67,7 +67,7 @@ def result_cells(rows: list[ResultRow]) -> tuple[list[str], list[list[str]]]:
     columns: list[tuple[str, list[str]]] = [
         ("", [label(row.method) for row in rows]),
         ("Mean return", [f"{row.mean_return:.{places}f}" for row in rows]),
-        ("95 % interval", [_interval(row.interval, places) for row in rows]),
+        ("95 % interval", [interval_text(row.interval, places) for row in rows]),
         ("Score", [_number(row.normalized_score, 1) for row in rows]),
         ("Success", [_percent(row.success_rate) for row in rows]),
         ("Episodes", [str(row.episodes) for row in rows]),
@@ -86,7 +86,8 @@ def _percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.0f} %"
 
 
-def _interval(interval: tuple[float, float] | None, places: int) -> str:
+def interval_text(interval: tuple[float, float] | None, places: int) -> str:
+    """Returns the interval with `places` decimals, a dash for none."""
     return NOTHING if interval is None else f"{interval[0]:.{places}f} to {interval[1]:.{places}f}"
 
 

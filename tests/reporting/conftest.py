@@ -14,7 +14,11 @@ from pipeline.data.shards import ShardSettings, write_shard
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics import DimensionStatistics, ReturnStatistics, Statistics
 from pipeline.data.storage import Folder
+from pipeline.evaluation.config import SweepConfig
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.scores import ScoreReference
+from pipeline.evaluation.summary import build_summary, write_summary
+from pipeline.evaluation.sweep import grid, sweep_table, write_table
 from pipeline.experiment import Experiment
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
@@ -55,7 +59,7 @@ def made_run(empty_run: MadeRun) -> MadeRun:
     """A run folder in which prepare, train and evaluate are done."""
     manifest = write_shards(empty_run.folder)
     write_training(empty_run, manifest)
-    write_evaluation(empty_run.folder, METHODS)
+    write_evaluation(empty_run.folder, manifest, METHODS)
     return empty_run
 
 
@@ -145,15 +149,32 @@ def result(method: str, episode: int, total_reward: float, **changes: object) ->
     return EpisodeResult(**{**values, **changes})
 
 
-def write_evaluation(folder: RunFolder, methods: dict[str, float], episodes: int = 20) -> None:
-    summary = {"data": {"mean_return": 36.5, "episodes": 12}, "methods": {}}
+def write_evaluation(
+    folder: RunFolder,
+    manifest: Manifest,
+    methods: dict[str, float],
+    reference: ScoreReference | None = None,
+    episodes: int = 20,
+) -> None:
+    """Episodes that swing around each method's mean, and their summary."""
+    results = {}
     for method, mean in methods.items():
         returns = mean + 8 * np.sin(np.arange(episodes))
-        EpisodeStore(folder.episodes(method)).add(result(method, i, float(value)) for i, value in enumerate(returns))
-        summary["methods"][method] = {
-            "mean_return": float(returns.mean()),
-            "interval": [float(returns.mean()) - 2.5, float(returns.mean()) + 2.5],
-            "episodes": episodes,
-            "decision_ms": 0.2 if method == "random" else 12.5,
-        }
-    folder.summary.write_text(json.dumps(summary))
+        results[method] = [result(method, i, float(value)) for i, value in enumerate(returns)]
+        EpisodeStore(folder.episodes(method)).add(results[method])
+    write_summary(folder.summary, build_summary(results, manifest, "Hopper-v5", reference))
+
+
+def write_sweep(folder: RunFolder) -> None:
+    """A sweep of beam width and horizon in which more of both is better and slower."""
+    config = SweepConfig.model_validate(
+        {"space": {"planning.beam_width": [8, 32, 128], "planning.horizon": [5, 10, 15]}}
+    )
+    entries = []
+    for setting in grid(config):
+        beam, horizon = setting.values()
+        mean = 100 + 20 * math.log2(beam) - (horizon - 10) ** 2
+        times = {"decision_ms_median": 0.05 * beam * horizon}
+        entries.append((setting, [result("sweep", i, mean + i, **times) for i in range(config.episodes)]))
+    folder.sweep.mkdir()
+    write_table(folder.sweep, sweep_table(entries, config))

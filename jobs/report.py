@@ -1,0 +1,41 @@
+"""Writes the report of one run, or the table of several.
+
+    python jobs/report.py --config configs/quickstart.yaml      # runs/quickstart/report.html
+    python jobs/report.py --name quickstart                     # the same
+    python jobs/report.py --runs quickstart reacher             # runs/comparison.{md,tex,html}
+
+The table has data sets down and methods across. Runs that differ only in their seed are trainings of one method: their
+interval covers trainings and episodes. A name with a slash is the path of a run's folder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipeline.command_line import parse_experiment, plain_endings
+from pipeline.reporting.markup import write_comparison
+from pipeline.reporting.report import report
+from pipeline.run_folder import RunFolder
+
+
+def main(arguments: list[str]) -> None:
+    """Reports the run that `--config` or `--name` names, or compares those that `--runs` names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", action="append", help="YAML file of a run's settings; its name counts.")
+    parser.add_argument("--name", help="Name of a run.")
+    parser.add_argument("--runs", nargs="+", default=["runs"], help="Runs to compare; with --name, their folder.")
+    known, _ = parser.parse_known_args(arguments)
+    if known.config or known.name:
+        experiment = parse_experiment(__doc__, arguments)
+        report(RunFolder(Path(experiment.runs).resolve() / experiment.name))
+        return
+    parser.parse_args(arguments)
+    if "--runs" not in arguments:
+        parser.error("expected --config, --name or --runs: which run, or which runs, to report on.")
+    folders = [Path(name) if "/" in name else Path("runs") / name for name in known.runs]
+    print(write_comparison(folders, Path("runs") / "comparison"))
+
+
+if __name__ == "__main__":
+    with plain_endings():
+        main(sys.argv[1:])

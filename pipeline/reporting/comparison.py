@@ -1,0 +1,203 @@
+"""The paper's table from several runs: data sets down, methods across.
+
+Runs of one data set that differ in nothing but their seed are trainings of one setting; they are averaged, with an
+interval that covers trainings and episodes. Runs that differ in more get columns of their own, named by the difference.
+How the table is written down is not decided here (`pipeline.reporting.markup`).
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.configuration import Config
+from pipeline.data.config import DataConfig
+from pipeline.environments import EnvironmentConfig
+from pipeline.errors import RunFolderError
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.scores import ScoreReference
+from pipeline.evaluation.summary import across_trainings, read_summary
+from pipeline.models.config import ModelConfig
+from pipeline.planning.config import PlanningConfig
+from pipeline.records import EpisodeResult
+from pipeline.reporting.methods import label, ordered
+from pipeline.reporting.record import RunRecord
+from pipeline.run_folder import RunFolder
+from pipeline.training.config import TrainingConfig
+
+SECTIONS: dict[str, type[Config]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "training": TrainingConfig,
+    "planning": PlanningConfig,
+}
+"""What two runs of one environment may differ in."""
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run, as far as the table needs it.
+
+    Attributes:
+        name: Of its folder.
+        environment: Gymnasium id.
+        data_set: Names of its sources.
+        settings: Every setting that decides its results, by dotted name.
+        reference: What its normalised scores refer to, None for none.
+        episodes: Of each method, in the order of the summary; failed ones left out.
+    """
+
+    name: str
+    environment: str
+    data_set: str
+    settings: dict[str, Any]
+    reference: ScoreReference | None
+    episodes: dict[str, list[EpisodeResult]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean of one method on one data set.
+
+    Attributes:
+        mean: Normalised score, or return where the row has no reference.
+        interval: Its 95 % interval, None for a single episode.
+        best: Within the interval of the row's highest mean.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One data set.
+
+    Attributes:
+        environment, data_set: What it is.
+        unit: `return`, or `score` with the name of its reference.
+        trainings: Runs behind it.
+        cells: By column.
+    """
+
+    environment: str
+    data_set: str
+    unit: str
+    trainings: int
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table.
+
+    Attributes:
+        columns: Methods, and what distinguishes their settings.
+        rows: Data sets in alphabetical order.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[ComparisonRow, ...]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean score of each column; empty unless all rows are normalised scores and the column has all of them."""
+        if len(self.rows) < 2 or any(row.unit == "return" for row in self.rows):
+            return {}
+        full = [column for column in self.columns if all(column in row.cells for row in self.rows)]
+        return {column: float(np.mean([row.cells[column].mean for row in self.rows])) for column in full}
+
+
+def read_run(run: RunFolder) -> ComparedRun:
+    """Returns what the table needs of an evaluated run.
+
+    Raises:
+        RunFolderError: The run has no configuration, shards or evaluation yet.
+        PipelineError: One of its files is broken.
+    """
+    record = RunRecord(run)
+    config, manifest = record.config, record.manifest
+    if config is None or manifest is None or not run.summary.exists():
+        raise RunFolderError(
+            f"{run.root} has no config.yaml, no shards or no summary.json; expected an evaluated run. "
+            "Run jobs/run.py with its configuration first."
+        )
+    summary = read_summary(run.summary)
+    reference = summary["reference"]
+    stores = {method: EpisodeStore(run.episodes(method)) for method in summary["methods"]}
+    return ComparedRun(
+        name=run.root.name,
+        environment=summary["environment"],
+        data_set=" + ".join(source.name for source in manifest.sources),
+        settings=_settings(run, config),
+        reference=reference and ScoreReference(reference["name"], reference["random"], reference["expert"]),
+        episodes={method: [e for e in store.read() if not e.error] for method, store in stores.items()},
+    )
+
+
+def _settings(run: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        sections = {name: kind.model_validate(config[name]).identity() for name, kind in SECTIONS.items()}
+        environment = EnvironmentConfig.model_validate(config["environment"]).identity()
+    except (ValidationError, KeyError) as error:
+        raise RunFolderError(
+            f"{run.config} is not a configuration of this version ({error}); expected one that the jobs wrote. "
+            "Run its evaluation again with this version."
+        ) from error
+    return _flat({**sections, "environment": environment})
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in nested.items():
+        result.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return result
+
+
+def compare(runs: Sequence[ComparedRun]) -> Comparison:
+    """Returns the table of at least one run."""
+    groups: dict[tuple[str, str], list[ComparedRun]] = defaultdict(list)
+    for run in runs:
+        groups[run.environment, run.data_set].append(run)
+    rows = tuple(_row(groups[key]) for key in sorted(groups))
+    columns = {column for row in rows for column in row.cells}
+    methods = [label(method) for method in ordered({method for run in runs for method in run.episodes})]
+    by_method = sorted(columns, key=lambda column: (methods.index(column.partition(" (")[0]), column))
+    return Comparison(tuple(by_method), rows)
+
+
+def _row(runs: list[ComparedRun]) -> ComparisonRow:
+    references = {run.reference for run in runs}
+    reference = references.pop() if len(references) == 1 else None
+    groups: dict[str, list[list[EpisodeResult]]] = defaultdict(list)
+    for run in runs:
+        for method, episodes in run.episodes.items():
+            groups[_column(method, run, runs)].append(episodes)
+    cells = _with_best({column: _cell(group, reference) for column, group in groups.items()})
+    unit = f"score ({reference.name})" if reference else "return"
+    return ComparisonRow(runs[0].environment, runs[0].data_set, unit, len(runs), cells)
+
+
+def _column(method: str, run: ComparedRun, runs: list[ComparedRun]) -> str:
+    """Returns the method's name, with the settings in which this run differs from others of its data set."""
+    names = sorted({name for other in runs for name in other.settings})
+    differing = [name for name in names if len({repr(other.settings.get(name)) for other in runs}) > 1]
+    words = ", ".join(f"{name} {run.settings.get(name)}" for name in differing)
+    return f"{label(method)} ({words})" if words else label(method)
+
+
+def _cell(groups: list[list[EpisodeResult]], reference: ScoreReference | None) -> Cell:
+    entry = across_trainings(groups, reference)
+    kind = ("normalized_score", "normalized_interval") if reference else ("mean_return", "interval")
+    mean, interval = (entry[key] for key in kind)
+    return Cell(mean, interval and (interval[0], interval[1]))
+
+
+def _with_best(cells: dict[str, Cell]) -> dict[str, Cell]:
+    top = max(cells.values(), key=lambda cell: cell.mean)
+    threshold = top.interval[0] if top.interval else top.mean
+    return {column: Cell(cell.mean, cell.interval, cell.mean >= threshold) for column, cell in cells.items()}

@@ -1,0 +1,104 @@
+"""Writes a comparison down: Markdown, LaTeX (booktabs), or a page of HTML."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.configuration import write_text_atomically
+from pipeline.reporting.comparison import Cell, Comparison, ComparisonRow, compare, read_run
+from pipeline.reporting.page import Grid, Section, render
+from pipeline.reporting.table import NOTHING
+from pipeline.run_folder import RunFolder
+
+LEGEND = (
+    "Mean with its 95 % interval over trainings and episodes. Bold: at least the lower end of the interval of the "
+    "row's highest mean."
+)
+_LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "\\": r"\textbackslash{}"}
+
+
+def _texts(comparison: Comparison) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
+    """Returns the header, the rows of text, and (row, column) of the bold cells."""
+    header = ["Environment", "Data set", "Unit", "Runs", *comparison.columns]
+    rows = [[*_names(row), *(_text(row.cells.get(column)) for column in comparison.columns)] for row in comparison.rows]
+    bold = {
+        (i, j)
+        for i, row in enumerate(comparison.rows)
+        for j, column in enumerate(comparison.columns, start=4)
+        if column in row.cells and row.cells[column].best
+    }
+    means = comparison.means
+    if means:
+        texts = [f"{means[column]:.1f}" if column in means else NOTHING for column in comparison.columns]
+        rows.append(["mean", "", "score", "", *texts])
+    return header, rows, bold
+
+
+def _names(row: ComparisonRow) -> list[str]:
+    return [row.environment, row.data_set, row.unit, str(row.trainings)]
+
+
+def _text(cell: Cell | None) -> str:
+    if cell is None:
+        return NOTHING
+    return f"{cell.mean:.1f}" + (f" [{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" if cell.interval else "")
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Returns the table as GitHub's Markdown, its legend below."""
+    header, rows, bold = _texts(comparison)
+    cells = [[f"**{text}**" if (i, j) in bold else text for j, text in enumerate(row)] for i, row in enumerate(rows)]
+    cells = [[text.replace("|", r"\|") for text in row] for row in [header, *cells]]
+    widths = [max(len(row[j]) for row in cells) for j in range(len(header))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 1) + (":" if j >= 3 else "-") for j, width in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:], "", LEGEND, ""])
+
+
+def to_latex(comparison: Comparison) -> str:
+    r"""Returns the table as a LaTeX `tabular`; the document needs `\usepackage{booktabs}`."""
+    header, rows, bold = _texts(comparison)
+    cells = [
+        [rf"\textbf{{{_escaped(text)}}}" if (i, j) in bold else _escaped(text) for j, text in enumerate(row)]
+        for i, row in enumerate(rows)
+    ]
+    lines = [" & ".join(row) + r" \\" for row in cells]
+    if comparison.means:
+        lines.insert(-1, r"\midrule")
+    columns = "lll" + "r" * (len(header) - 3)
+    top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(_escaped, header)) + r" \\", r"\midrule"]
+    return "\n".join([f"% {LEGEND}", *top, *lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text.replace(NOTHING, "--"))
+
+
+def to_html(comparison: Comparison) -> str:
+    """Returns the table as a page that needs no other file."""
+    header, rows, bold = _texts(comparison)
+    subtitle = f"{sum(row.trainings for row in comparison.rows)} runs"
+    return render(
+        "Comparison", subtitle, [Section("Result", grids=[Grid(header, rows, LEGEND, strong=frozenset(bold))])]
+    )
+
+
+def write_comparison(folders: Sequence[Path], stem: Path) -> str:
+    """Writes the table of several runs as `stem`.md, .tex and .html.
+
+    Args:
+        folders: The runs' folders.
+        stem: Path of the three files without their endings.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        PipelineError: A folder is not an evaluated run, or a file of it is broken.
+    """
+    comparison = compare([read_run(RunFolder(folder.resolve())) for folder in folders])
+    writers = {".md": to_markdown, ".tex": to_latex, ".html": to_html}
+    for ending, writer in writers.items():
+        write_text_atomically(stem.with_name(stem.name + ending), writer(comparison))
+    return to_markdown(comparison)

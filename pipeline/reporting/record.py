@@ -1,0 +1,81 @@
+"""What lies in a run's folder, for everything that reports on it.
+
+A missing file is None or empty; a broken one raises the error of the package that reads it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.summary import read_summary
+from pipeline.records import EpisodeResult
+from pipeline.reporting.methods import DATA
+from pipeline.reporting.table import ResultRow, result_rows
+from pipeline.run_folder import RunFolder
+from pipeline.training.checkpoint import LoadedCheckpoint, best_checkpoint, list_checkpoints, load_checkpoint
+from pipeline.training.metrics import read_metrics
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The files of one run, each read when it is asked for.
+
+    Attributes:
+        run: The folder.
+    """
+
+    run: RunFolder
+
+    def command(self, job: str) -> str:
+        """Returns the command that runs one job of this run, as it is typed in the working directory."""
+        path = self.run.config
+        return (
+            f"python jobs/{job}.py --config {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}"
+        )
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """The effective configuration."""
+        return yaml.safe_load(self.run.config.read_text()) if self.run.config.exists() else None
+
+    @cached_property
+    def summary(self) -> dict[str, Any] | None:
+        """The table for programs."""
+        return read_summary(self.run.summary) if self.run.summary.exists() else None
+
+    @cached_property
+    def rows(self) -> list[ResultRow]:
+        """The result table, without rows before an evaluation."""
+        return result_rows(self.summary) if self.summary else []
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """Of the token shards."""
+        return read_manifest(self.run.shards) if (self.run.shards / MANIFEST_NAME).exists() else None
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """What training reported."""
+        return read_metrics(self.run.metrics)
+
+    @cached_property
+    def checkpoint(self) -> LoadedCheckpoint | None:
+        """The best checkpoint by validation loss."""
+        folders = list_checkpoints(self.run.checkpoints)
+        return load_checkpoint(best_checkpoint(self.run.checkpoints)) if folders else None
+
+    @cached_property
+    def episodes(self) -> dict[str, list[EpisodeResult]]:
+        """Evaluation episodes of the methods in the result table."""
+        stores = {row.method: EpisodeStore(self.run.episodes(row.method)) for row in self.rows if row.method != DATA}
+        return {method: results for method, store in stores.items() if (results := store.read())}
+
+    @staticmethod
+    def _shown(path: Path) -> str:
+        """Returns `path` as it is typed in the working directory, where it lies below that."""
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
