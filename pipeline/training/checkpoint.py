@@ -227,6 +227,34 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LoadedC
     return LoadedCheckpoint(model.to(device).eval(), manifest, config, info, folder)
 
 
+def require_same_tokens(folder: Path, manifest: Manifest) -> None:
+    """Checks that the checkpoint was trained on tokens of the same meaning as `manifest`'s.
+
+    Raises:
+        CheckpointError: Layout or bin edges differ, or the checkpoint is corrupt.
+    """
+    verify(folder)
+    theirs = Manifest.from_json((folder / MANIFEST).read_text(), str(folder / MANIFEST))
+    if theirs.layout != manifest.layout:
+        raise CheckpointError(
+            f"{folder} was made for {_words(theirs)}; expected the layout of the shards, {_words(manifest)}. "
+            "Train under another --name, or prepare the data again as it was."
+        )
+    if theirs.edges != manifest.edges:
+        raise CheckpointError(
+            f"{folder} was made for other bin edges than those of the shards; expected the same. "
+            "Train under another --name, or prepare the data again as it was."
+        )
+
+
+def _words(manifest: Manifest) -> str:
+    layout = manifest.layout
+    return (
+        f"{layout.observation_dim} observation and {layout.action_dim} action tokens of {layout.num_bins} bins "
+        f"({sum(layout.bins)} bins in all)"
+    )
+
+
 def load_training_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the state dict of the model and what `write_checkpoint` was given as `training`, both on the CPU.
 

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pipeline.configuration import write_text_atomically
 
 Metrics = dict[str, float | int | str | None]
+_LONGEST_LINE = 8192
 _NOT_PLOTTED = {"kind", "time", "step", "epoch"}
 
 
@@ -24,6 +25,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines]
+
+
+def last_line(path: Path) -> dict[str, Any] | None:
+    """Returns the newest complete line of a metrics file without reading all of it, None if there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LONGEST_LINE))
+        lines = file.read().split(b"\n")[:-1]
+    return json.loads(lines[-1]) if lines else None
 
 
 class MetricsLog:

@@ -1,0 +1,193 @@
+"""Trains the model with Ray Train: places the workers, restarts lost ones, shows progress, stops in order.
+
+Ray Train (V2) brings the workers, their process group, elastic sizes and restarts. Checkpoints are ours
+(`pipeline.training.checkpoint`): they are found on disk and need no Ray, where Ray's own are listed in a snapshot that
+is written in place, and are lost if reported after the controller's last poll.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from pipeline.configuration import claim_folder
+from pipeline.distributed.train_worker import Ending, make_schedule, make_task, stop_request, train_worker
+from pipeline.distributed.worker_resources import WorkerResources, worker_resources
+from pipeline.errors import ClusterError
+from pipeline.experiment import Experiment
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.progress import Progress
+from pipeline.run_folder import RunFolder
+from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens
+from pipeline.training.metrics import last_line
+from pipeline.training.recorder import TrainingTask
+from pipeline.training.storage import checkpoint_room, require_room
+
+POLL_SECONDS = 0.25
+
+
+def train(experiment: Experiment, run: RunFolder) -> None:
+    """Trains until all epochs are done; continues where an earlier call was interrupted.
+
+    On SIGTERM and Ctrl-C the workers write a checkpoint first; then the signal takes its usual course.
+
+    Raises:
+        ManifestError: There are no shards.
+        RunFolderError: The run's checkpoints were made by another configuration or from other shards.
+        CheckpointError: The checkpoint to continue from is corrupt, or made for another layout.
+        StorageError: The run's folder cannot be written, or is too full.
+        TrainingDivergedError: The loss became NaN or jumped.
+        ClusterError: Workers were lost more often than training.max_failures, or cannot be placed.
+    """
+    task = make_task(experiment, run)
+    schedule = make_schedule(task)
+    with Progress("train", schedule.total_steps, "steps") as progress:
+        done = _prepare(task, experiment, run)
+        if done >= schedule.total_steps:
+            progress.finish(f"nothing to do: {_result(run)}")
+            return
+        resources = worker_resources(experiment.training, ray.cluster_resources(), "RAY_ADDRESS" in os.environ)
+        ending = _Fit(experiment, run, resources).wait(progress, run)
+        if ending.error is not None:
+            raise ending.error
+        progress.finish(_result(run))
+
+
+def _prepare(task: TrainingTask, experiment: Experiment, run: RunFolder) -> int:
+    """Checks everything that can be checked before the first step, and returns the steps that are already done."""
+    parameters = sum(p.numel() for p in TrajectoryTransformer(task.model, task.manifest.layout).parameters())
+    require_room(run.checkpoints, checkpoint_room(parameters, task.training))
+    last = last_checkpoint(run.checkpoints)
+    if last is not None:
+        require_same_tokens(last, task.manifest)
+    digest = hashlib.sha256(task.manifest.to_json().encode()).hexdigest()
+    identity = {
+        "seed": experiment.seed,
+        "model": experiment.model.identity(),
+        "training": experiment.training.identity(),
+        "shards": digest,
+    }
+    claim_folder(run.checkpoints, identity, "checkpoints")
+    return read_info(last).step if last else 0
+
+
+def _result(run: RunFolder) -> str:
+    """Returns what the training came to, in words."""
+    last = last_checkpoint(run.checkpoints)
+    assert last is not None
+    info, best = read_info(last), read_info(best_checkpoint(run.checkpoints))
+    loss = "no held-out episodes" if best.validation_loss is None else f"validation loss {best.validation_loss:.4f}"
+    return f"{info.epoch} epochs, {info.step:,} steps, {loss} at epoch {best.epoch}"
+
+
+class _Fit:
+    """`TorchTrainer.fit()` in a thread of its own, so that this one can show progress and take signals."""
+
+    def __init__(self, experiment: Experiment, run: RunFolder, resources: WorkerResources) -> None:
+        stop_request(run).unlink(missing_ok=True)
+        recipe = {
+            "experiment": experiment.model_dump(mode="json"),
+            "root": str(run.root),
+            "threads": max(1, int(resources.cpus)),
+        }
+        self._trainer = ray.train.torch.TorchTrainer(
+            train_worker,
+            train_loop_config=recipe,
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=resources.num_workers,
+                use_gpu=resources.gpus > 0,
+                resources_per_worker=resources.of_one_worker,
+            ),
+            run_config=ray.train.RunConfig(
+                # Nothing is reported to Ray, so its folder stays empty; a name of its own keeps it from looking back.
+                name=f"fit-{time.time_ns()}",
+                storage_path=str(run.root / "ray"),
+                failure_config=ray.train.FailureConfig(max_failures=experiment.training.max_failures),
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        self._max_failures = experiment.training.max_failures
+        self._result: ray.train.Result | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._fit, name="fit", daemon=True)
+
+    def _fit(self) -> None:
+        try:
+            self._result = self._trainer.fit()
+        except BaseException as error:  # raised again where it is waited for
+            self._error = error
+
+    def wait(self, progress: Progress, run: RunFolder) -> Ending:
+        """Shows progress until the workers have ended."""
+        self._thread.start()
+        with _orderly_signals(run) as received:
+            while self._thread.is_alive():
+                self._thread.join(POLL_SECONDS)
+                _show(progress, run)
+        if self._error is not None:
+            explained = self._explained(run)
+            raise explained from (None if explained is self._error else self._error)
+        assert self._result is not None
+        # Ray's own record of the run, in which nothing is.
+        shutil.rmtree(run.root / "ray")
+        if received:
+            signal.raise_signal(received[0])
+        ending = self._result.return_value
+        assert isinstance(ending, Ending)
+        return ending
+
+    def _explained(self, run: RunFolder) -> BaseException:
+        """Returns the error to raise: in words where workers were lost, Ray's own where it is a defect of ours."""
+        error = self._error
+        assert error is not None
+        failures = getattr(error, "worker_failures", {}).values()
+        lost = [failure.health_check_failure for failure in failures if hasattr(failure, "health_check_failure")]
+        if not isinstance(error, ray.train.TrainingFailedError) or len(lost) < len(failures):
+            return error
+        last = last_checkpoint(run.checkpoints)
+        reason = str(lost[0] if lost else error).strip().splitlines()[0]
+        return ClusterError(
+            f"Training lost its workers {self._max_failures + 1} times; expected at most training.max_failures, "
+            f"{self._max_failures}. The last time: {reason}. "
+            f"Run the same command again: it continues from {last.name if last else 'the start'}."
+        )
+
+
+def _show(progress: Progress, run: RunFolder) -> None:
+    line = last_line(run.metrics)
+    if line is not None:
+        facts = {name: line.get(name) for name in ("loss", "validation_loss", "tokens_per_second")}
+        progress.update(line["step"], epoch=f"{line['epoch']:.1f}", **facts)
+
+
+@contextlib.contextmanager
+def _orderly_signals(run: RunFolder) -> Iterator[list[int]]:
+    """Turns the first SIGTERM or SIGINT into a request to the workers; the second takes its usual course."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        restore()
+        stop_request(run).touch()
+
+    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
+        previous[number] = signal.signal(number, request)
+    try:
+        yield received
+    finally:
+        restore()

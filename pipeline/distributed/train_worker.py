@@ -1,0 +1,109 @@
+"""What runs inside a Ray Train worker: makes everything from the configuration and hands it to the training loop."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from pipeline.data.manifest import read_manifest
+from pipeline.data.shards import read_tokens
+from pipeline.data.storage import Location
+from pipeline.errors import PipelineError
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+from pipeline.training.loop import Outcome, TrainingLoop
+from pipeline.training.recorder import TrainingTask
+from pipeline.training.schedule import Schedule
+from pipeline.training.validation import Validation
+from pipeline.training.windows import ResidentWindows, ShuffledWindows
+from pipeline.training.world import World
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a worker ended.
+
+    Attributes:
+        outcome: `finished`, or `stopped` because it was asked to.
+        error: What a user can put right; returned and not raised, because Ray Train would start it again.
+    """
+
+    outcome: Outcome | None
+    error: PipelineError | None = None
+
+
+def shards_of(experiment: Experiment, run: RunFolder) -> Location:
+    """Returns where the token shards of a run lie."""
+    return experiment.data.output or run.shards
+
+
+def stop_request(run: RunFolder) -> Path:
+    """Returns the file whose existence asks the workers to write a checkpoint and to end."""
+    return run.checkpoints / "stop-requested"
+
+
+def make_task(experiment: Experiment, run: RunFolder) -> TrainingTask:
+    """Returns the training of an experiment.
+
+    Raises:
+        ManifestError: The shards are not there.
+    """
+    return TrainingTask(
+        seed=experiment.seed,
+        model=experiment.model,
+        training=experiment.training,
+        config=experiment.model_dump(mode="json"),
+        manifest=read_manifest(shards_of(experiment, run)),
+        checkpoints=run.checkpoints,
+        metrics=run.metrics,
+        tensorboard=run.tensorboard,
+    )
+
+
+def make_schedule(task: TrainingTask) -> Schedule:
+    """Returns the steps and learning rates of a task."""
+    totals = task.manifest.totals
+    window_tokens = task.model.window_transitions * task.manifest.layout.transition_dim - 1
+    return Schedule.of(task.training, totals.steps - totals.validation_steps, window_tokens)
+
+
+def train_worker(recipe: dict[str, Any]) -> Ending:
+    """Trains in this worker; Ray Train calls it once in every worker, again after each failure.
+
+    Args:
+        recipe: `experiment`, the plain values of an Experiment; `root`, the run's folder; `threads`, of torch.
+    """
+    _quieten()
+    torch.set_num_threads(recipe["threads"])
+    experiment, run = Experiment.model_validate(recipe["experiment"]), RunFolder(Path(recipe["root"]))
+    try:
+        return Ending(_train(experiment, run))
+    except PipelineError as error:
+        return Ending(None, error)
+
+
+def _train(experiment: Experiment, run: RunFolder) -> Outcome:
+    world = World.of_process_group(ray.train.torch.get_device())
+    task, config = make_task(experiment, run), experiment.training
+    windows, held_out = (read_tokens(shards_of(experiment, run), split) for split in ("train", "validation"))
+    resident = ResidentWindows(windows, experiment.model.window_transitions, world.device)
+    validation = None
+    if held_out.num_episodes:
+        validation = Validation(
+            ResidentWindows(held_out, experiment.model.window_transitions, world.device),
+            config.validation_windows,
+            config.batch_size,
+            experiment.seed,
+            world,
+        )
+    loop = TrainingLoop(task, world, make_schedule(task), stop_request(run).exists)
+    return loop.run(ShuffledWindows(resident, experiment.seed, config.batch_size, world.rank, world.size), validation)
+
+
+def _quieten() -> None:
+    """Silences what Ray Train says of each report; its logger is named by its file's path, not by its module."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
