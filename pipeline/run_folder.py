@@ -25,6 +25,11 @@ class RunFolder:
         return self.root / "behaviour"
 
     @property
+    def behaviour_parts(self) -> Path:
+        """Episodes of a collection that is not finished."""
+        return self.root / "behaviour.parts"
+
+    @property
     def shards(self) -> Path:
         """Token shards and their manifest."""
         return self.root / "shards"

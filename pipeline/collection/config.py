@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.configuration import VOLATILE, Config
+from pipeline.errors import ConfigError
 
 
 class BehaviourConfig(Config):
@@ -15,13 +16,27 @@ class BehaviourConfig(Config):
         description="`random`, the name of a scripted controller (pipeline/collection/scripted.py), or the path of a "
         "policy file (.npz).",
     )
+    sample: bool = Field(
+        False, description="Draw from a policy file's own Gaussian instead of taking its mean, before noise is added."
+    )
     noise: float = Field(
-        0.0, ge=0, description="Standard deviation of the Gaussian noise added to actions, at least 0."
+        0.0, ge=0, description="Standard deviation of the Gaussian noise added to actions, in the actions' own unit."
+    )
+    most_noise: float | None = Field(
+        None,
+        ge=0,
+        description="Each episode draws its noise between `noise` and this, evenly; null gives all episodes `noise`.",
     )
     random_share: float = Field(
         0.0, ge=0, le=1, description="Share of steps whose action is drawn at random from the action space, 0 to 1."
     )
     weight: float = Field(1.0, gt=0, description="Share of episodes, relative to the other behaviours; above 0.")
+
+    @model_validator(mode="after")
+    def _noise_range_is_ordered(self) -> "BehaviourConfig":
+        if self.most_noise is not None and self.most_noise < self.noise:
+            raise ConfigError(f"most_noise is {self.most_noise}; expected at least noise, {self.noise}.")
+        return self
 
 
 class CollectConfig(Config):
@@ -36,4 +51,10 @@ class CollectConfig(Config):
     )
     num_actors: int | None = Field(
         None, ge=1, description="Ray actors; null takes one for each CPU.", json_schema_extra=VOLATILE
+    )
+    timeout_s: float = Field(
+        900.0,
+        gt=0,
+        description="Seconds without any actor's answer after which the stage gives up; an answer is 25 episodes.",
+        json_schema_extra=VOLATILE,
     )

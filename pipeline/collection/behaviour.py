@@ -1,0 +1,96 @@
+"""A behaviour as something that acts: a policy, its noise, and its share of random actions."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.collection.config import BehaviourConfig
+from pipeline.collection.policy_file import FilePolicy
+from pipeline.collection.scripted import CONTROLLERS
+from pipeline.data.spaces import Spaces
+from pipeline.errors import ConfigError
+
+Act = Callable[[NDArray[np.float64], int, np.random.Generator], NDArray[np.float64]]
+
+
+class Behaviour:
+    """One behaviour of the mixture, ready to act.
+
+    Args:
+        config: Which policy, with how much noise.
+        spaces: Columns of the environment's observations and actions.
+        action_space: Where random actions are drawn from.
+
+    Raises:
+        ConfigError: An unknown policy, or one that does not fit the environment's actions.
+        DataError: A policy file that cannot be read.
+    """
+
+    def __init__(self, config: BehaviourConfig, spaces: Spaces, action_space: "gymnasium.Space[Any]") -> None:
+        self.config = config
+        self._spaces = spaces
+        if isinstance(action_space, gymnasium.spaces.Discrete):
+            if config.policy != "random":
+                raise ConfigError(
+                    f"collect.behaviours holds the policy {config.policy!r}; expected random: the environment's "
+                    "actions are discrete."
+                )
+            self._low, self._high = np.zeros(1), np.array([action_space.n - 1.0])
+        else:
+            if spaces.action_low is None or spaces.action_high is None:
+                raise ConfigError(
+                    "the environment's actions have no bounds; expected bounds, between which random actions are drawn."
+                )
+            self._low, self._high = np.array(spaces.action_low), np.array(spaces.action_high)
+        self._act = None if config.policy == "random" else self._policy()
+
+    def noise(self, generator: np.random.Generator) -> float:
+        """Returns the noise of an episode, drawn if the configuration gives a range."""
+        if self.config.most_noise is None:
+            return self.config.noise
+        return float(generator.uniform(self.config.noise, self.config.most_noise))
+
+    def action(
+        self, observation: NDArray[np.float64], step: int, noise: float, generator: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Returns the action (A,) at one observation, within the action space's bounds.
+
+        Args:
+            observation: (O,).
+            step: Steps since the episode's start.
+            noise: Standard deviation of the Gaussian noise.
+            generator: Of the episode.
+        """
+        if self._act is None or (self.config.random_share and generator.random() < self.config.random_share):
+            return self._random(generator)
+        action = self._act(observation, step, generator)
+        if noise:
+            action = action + noise * generator.standard_normal(action.shape)
+        return np.clip(action, self._low, self._high)
+
+    def _random(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        if self._spaces.action_choices is not None:
+            return np.array([generator.integers(self._spaces.action_choices)], dtype=np.float64)
+        return generator.uniform(self._low, self._high)
+
+    def _policy(self) -> Act:
+        name, sample = self.config.policy, self.config.sample
+        if name.endswith(".npz"):
+            policy = FilePolicy(Path(name))
+            if policy.action_dim != self._spaces.action_dim:
+                raise ConfigError(
+                    f"policy is {name!r}, of {policy.action_dim} actions; expected {self._spaces.action_dim}, the "
+                    "environment's."
+                )
+            return lambda observation, step, generator: policy.act(observation, step, generator if sample else None)
+        if name not in CONTROLLERS:
+            raise ConfigError(
+                f"collect.behaviours holds the policy {name!r}; expected random, one of {sorted(CONTROLLERS)}, or the "
+                "path of a policy file (.npz)."
+            )
+        controller = CONTROLLERS[name]
+        return lambda observation, _step, _generator: controller(observation)
