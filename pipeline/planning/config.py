@@ -38,3 +38,8 @@ class PlanningConfig(Config):
         "predicted_return", description="What sequences are ranked by."
     )
     plan_every: int = Field(1, ge=1, description="Environment steps executed from one plan.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of the products inside the model's blocks; auto is float32 on a CPU and bfloat16 on CUDA. Norms, "
+        "softmax, logits and scores stay float32.",
+    )

@@ -7,6 +7,7 @@ import torch
 from pipeline.errors import ConfigError
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.references.model import reference_logits
 from pipeline.tokens.layout import TransitionLayout
 
 LAYOUT = TransitionLayout(2, 1, 5, (5, 3, 4, 5, 5), ("x", "y"))
@@ -123,3 +124,8 @@ def test_models_and_planning_do_not_import_ray():
         "import sys, pipeline.models.trajectory_transformer, pipeline.planning.config; assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_logits_are_those_of_the_slow_reference(model):
+    tokens = [0, 1, 2, 3, 4, 5, 1, 2, 0, 1, 1, 2, 5, 5]
+    torch.testing.assert_close(model(torch.tensor([tokens]))[0], torch.from_numpy(reference_logits(model, tokens)))

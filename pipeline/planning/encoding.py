@@ -1,0 +1,79 @@
+"""Whole windows through the model in one pass: the context when a plan begins, every beam when its window slides.
+
+Windows stand at the right: a shorter past has masked transitions at its left, so that shapes are the same for all.
+Value tokens are left out, because nothing attends to them; only the last one of a window may be asked for its logits.
+
+Shape letters: B windows, S transition slots, L encoded tokens, D tokens of a transition, W width, H heads.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.planning.weights import Weights
+from pipeline.tokens.layout import TransitionLayout
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Per layer (B, H, L, W / H) keys and values."""
+
+
+class WindowEncoder:
+    """Encodes `slots` past transitions and a tail.
+
+    Args:
+        weights: Of the model.
+        layout: Of its transitions.
+        slots: S, past transitions at most.
+        tail: Dimensions that follow: the current observation's (of the transition after the slots), or the value token
+            of the last slot.
+    """
+
+    def __init__(self, weights: Weights, layout: TransitionLayout, slots: int, tail: range) -> None:
+        self.weights, self.layout, self.slots = weights, layout, slots
+        device = weights.tokens.device
+        past = layout.transition_dim - 1
+        self._tail_is_value = tail.start == layout.value
+        tail_slot = slots - 1 if self._tail_is_value else slots
+        dimensions = [*range(past)] * slots + [*tail]
+        slot_of = [slot for slot in range(slots) for _ in range(past)] + [tail_slot] * len(tail)
+        self._dimensions_L = torch.tensor(dimensions, device=device)
+        self._slots_L = torch.tensor(slot_of, device=device)
+        length = len(dimensions)
+        self._causal_LL = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        if self._tail_is_value:
+            self._causal_LL[:, -1] = False
+        self._self_LL = torch.eye(length, dtype=torch.bool, device=device)
+
+    def visible(self, transitions_B: Tensor) -> Tensor:
+        """Returns (B, L), True for the tokens of the last `transitions_B` slots and for the tail."""
+        return self._slots_L >= self.slots - transitions_B[:, None]
+
+    def __call__(self, past_BSD: Tensor, tail_BT: Tensor, transitions_B: Tensor) -> tuple[Tensor, KeysValues]:
+        """Returns the (B, W) residual stream at the last token, and the keys and values of all but a value token.
+
+        Args:
+            past_BSD: Tokens; what stands in masked slots does not matter as long as it is a token.
+            tail_BT: Tokens of the tail.
+            transitions_B: How many of the slots are real, 0 to S.
+        """
+        tokens_BL = torch.cat([past_BSD[:, :, :-1].flatten(1), tail_BT], dim=1)
+        shift_B1 = (self.slots - transitions_B)[:, None]
+        positions_BL = (self._slots_L - shift_B1) * self.layout.transition_dim + self._dimensions_L
+        rows_BL = tokens_BL + self._dimensions_L * self.layout.num_bins
+        x = self.weights.tokens[rows_BL] + self.weights.positions[positions_BL.clamp(min=0)]
+        visible_BL = self.visible(transitions_B)
+        # A masked token sees itself: a softmax over nothing would be NaN.
+        mask_B1LL = (self._causal_LL & visible_BL[:, None, :] | self._self_LL & ~visible_BL[:, :, None])[:, None]
+        keys_values = []
+        for layer in self.weights.layers:
+            q, k, v = self._heads(self.weights.queries_keys_values(layer, x))
+            y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1LL, scale=1.0)
+            x = self.weights.after_attention(layer, x, y.transpose(1, 2).flatten(2))
+            stored = slice(0, -1) if self._tail_is_value else slice(None)
+            keys_values.append((k[:, :, stored], v[:, :, stored]))
+        return x[:, -1], keys_values
+
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, length, _ = qkv.shape
+        q, k, v = qkv.view(batch, length, 3, self.weights.heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v

@@ -1,0 +1,165 @@
+"""What acts in episodes: one call decides for every running slot. Every method is a `Policy`.
+
+An episode's actions depend on the policy's configuration and on the seed given to `reset` alone, not on its slot and
+not on its neighbours.
+
+Shape letters: O observation_dim, A action_dim, D tokens of a transition, H horizon, C context transitions.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.spaces import Spaces
+from pipeline.errors import EvaluationError
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
+from pipeline.planning.config import PlanningConfig
+from pipeline.planning.noise import plan_noise
+from pipeline.seeding import stream
+from pipeline.tokens.discretizer import Discretizer
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy does at one step of one episode.
+
+    Attributes:
+        action: (A,) float64, as in the data.
+        predicted_return: Discounted return from this step on that the plan promises; NaN where there is no new plan.
+        plan: The plan's trajectory where one was made at this step, else None.
+    """
+
+    action: Vector
+    predicted_return: float = math.nan
+    plan: Plan | None = None
+
+
+class Policy(Protocol):
+    """Acts in up to `num_slots` episodes at once."""
+
+    num_slots: int
+
+    def reset(self, slot: int, seed: int) -> None:
+        """Begins an episode in `slot`; whatever ran there before is forgotten."""
+
+    def act(self, observations: Mapping[int, Vector]) -> Mapping[int, Decision]:
+        """Returns one decision for each slot in `observations`, given its current observation (O,)."""
+
+    def record(self, slot: int, action: Vector, reward: float) -> None:
+        """Tells what the last decision for `slot` led to: the action (A,) that was executed and its reward."""
+
+
+class RandomPolicy:
+    """Uniform in the action space.
+
+    Args:
+        spaces: Of the data: bounds of a continuous action, or number of choices.
+        num_slots: Episodes at once.
+
+    Raises:
+        EvaluationError: The action space has no finite bounds.
+    """
+
+    def __init__(self, spaces: Spaces, num_slots: int) -> None:
+        bounded = spaces.action_low is not None and spaces.action_high is not None
+        if spaces.action_choices is None and not bounded:
+            raise EvaluationError(
+                f"the data's action space has action_low {spaces.action_low} and action_high {spaces.action_high}; "
+                "expected finite bounds, which the method random draws between. Leave it out of evaluation.methods."
+            )
+        self.num_slots = num_slots
+        self._spaces = spaces
+        self._streams: dict[int, np.random.Generator] = {}
+
+    def reset(self, slot: int, seed: int) -> None:
+        """See `Policy`."""
+        self._streams[slot] = stream(seed, "random policy")
+
+    def act(self, observations: Mapping[int, Vector]) -> dict[int, Decision]:
+        """See `Policy`."""
+        return {slot: Decision(self._draw(self._streams[slot])) for slot in observations}
+
+    def _draw(self, generator: np.random.Generator) -> Vector:
+        if self._spaces.action_choices is not None:
+            return np.array([generator.integers(self._spaces.action_choices)], dtype=np.float64)
+        return generator.uniform(np.array(self._spaces.action_low), np.array(self._spaces.action_high))
+
+    def record(self, slot: int, action: Vector, reward: float) -> None:
+        """Does nothing: what happened does not matter to it."""
+
+
+@dataclass
+class _Episode:
+    """What the planner remembers of a running episode: tokens of the last C transitions, and the plan it follows."""
+
+    seed: int
+    context: deque[NDArray[np.int64]]
+    step: int = 0
+    observation: NDArray[np.int64] | None = None
+    waiting: deque[Vector] = field(default_factory=deque)
+
+
+class PlannerPolicy:
+    """Executes the first `plan_every` actions of the best plan, then plans again from the last C real transitions.
+
+    Args:
+        model, discretizer, config, num_slots, device: As for `BeamPlanner`.
+    """
+
+    def __init__(
+        self,
+        model: TrajectoryTransformer,
+        discretizer: Discretizer,
+        config: PlanningConfig,
+        num_slots: int,
+        device: str = "cpu",
+    ) -> None:
+        self.num_slots = num_slots
+        self._planner = BeamPlanner(model, discretizer, config, num_slots, device)
+        self._config, self._layout, self._discretizer = config, model.layout, discretizer
+        self._episodes: dict[int, _Episode] = {}
+
+    def reset(self, slot: int, seed: int) -> None:
+        """See `Policy`."""
+        self._episodes[slot] = _Episode(seed, deque(maxlen=self._config.context_transitions))
+
+    def act(self, observations: Mapping[int, Vector]) -> dict[int, Decision]:
+        """See `Policy`."""
+        requests: list[PlanRequest | None] = [None] * self.num_slots
+        for slot, observation in observations.items():
+            episode = self._episodes[slot]
+            tokens = self._discretizer.encode_columns(observation, self._layout.observation).astype(np.int64)
+            episode.observation = tokens
+            if not episode.waiting:
+                noise = plan_noise(self._config, self._layout, episode.seed, episode.step)
+                requests[slot] = PlanRequest(self._context(episode), tokens, noise)
+        plans = self._planner.plan(requests)
+        return {slot: self._decide(self._episodes[slot], plans[slot]) for slot in observations}
+
+    def _context(self, episode: _Episode) -> NDArray[np.int64]:
+        rows = np.array(episode.context, dtype=np.int64)
+        return rows.reshape(len(episode.context), self._layout.transition_dim)
+
+    def _decide(self, episode: _Episode, plan: Plan | None) -> Decision:
+        if plan is not None:
+            episode.waiting.extend(plan.actions[: self._config.plan_every])
+        action = episode.waiting.popleft()
+        episode.step += 1
+        return Decision(action, math.nan if plan is None else plan.predicted_return, plan)
+
+    def record(self, slot: int, action: Vector, reward: float) -> None:
+        """See `Policy`."""
+        episode, layout = self._episodes[slot], self._layout
+        assert episode.observation is not None, "record comes after act"
+        taken = np.array([*action, reward], dtype=np.float64)
+        tokens = self._discretizer.encode_columns(taken, slice(layout.action.start, layout.reward + 1))
+        # The value token of a real transition is a placeholder: the model lets nothing attend to it.
+        episode.context.append(np.concatenate([episode.observation, tokens.astype(np.int64), [0]]))

@@ -1,0 +1,58 @@
+"""Choosing tokens from logits: greedy, or by inverse cumulative distribution after the filters of the original code.
+
+The uniforms come in from outside (`pipeline.planning.noise`), so nothing here holds a random state.
+
+Shape letters: ... rows of any shape, N bins, V = N + 1 vocabulary.
+"""
+
+import torch
+from torch import Tensor
+
+
+def greedy_bins(logits_V: Tensor) -> Tensor:
+    """Returns the (...) most likely bins of (..., V) logits, the first of equals; never the last, the stop token."""
+    return logits_V[..., :-1].argmax(dim=-1)
+
+
+def sampled_bins(logits_V: Tensor, uniforms: Tensor, temperature: float, k: int | None, cdf: float | None) -> Tensor:
+    """Returns the (...) bins that `uniforms` pick from the filtered distributions.
+
+    Two filters, each optional, on the probabilities p of the bins (the stop token left out) at `temperature`:
+    `k` drops what is less likely than the k most likely bins; `cdf` drops bin i if the sum of all p_j <= p_i is below
+    it. Equally likely bins are kept or dropped together, and the most likely ones always stay. The first bin is taken
+    whose cumulative probability among the kept, in the bins' order, is above `uniform` times their sum.
+
+    Source: released code, `filter_cdf` and `top_k_logits`. Deviation: it may sample the stop token; this never does.
+
+    Args:
+        logits_V: (..., V); -inf marks bins that the dimension lacks.
+        uniforms: (...) in [0, 1 - 2^-24].
+        temperature: Divides the logits.
+        k: Keep the k most likely bins; 1 is greedy, None keeps all.
+        cdf: Cumulative probability to drop, 0 to below 1; None drops none.
+    """
+    if k == 1:
+        return greedy_bins(logits_V)
+    logits_N = logits_V[..., :-1]
+    probabilities = torch.softmax(logits_N if temperature == 1 else logits_N / temperature, dim=-1)
+    threshold = _least_kept_probability(probabilities, k, cdf)
+    if threshold is not None:
+        probabilities = torch.where(probabilities >= threshold, probabilities, 0.0)
+    # float64: uniforms step by 2^-24, so that rounding of the sum can never pick a dropped bin.
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    above = cumulative > uniforms[..., None] * cumulative[..., -1:]
+    return above.to(torch.uint8).argmax(dim=-1)
+
+
+def _least_kept_probability(probabilities: Tensor, k: int | None, cdf: float | None) -> Tensor | None:
+    """Returns the (..., 1) probability of the least likely bin that all filters keep, None without a filter."""
+    bins = probabilities.shape[-1]
+    limits = k is not None and k < bins
+    if not limits and cdf is None:
+        return None
+    ascending = probabilities.sort(dim=-1).values
+    threshold = ascending[..., bins - k, None] if limits and k is not None else ascending[..., :1]
+    if cdf is not None:
+        dropped = (ascending.cumsum(dim=-1) < cdf).sum(dim=-1, keepdim=True).clamp(max=bins - 1)
+        threshold = torch.maximum(threshold, ascending.gather(-1, dropped))
+    return threshold

@@ -1,0 +1,94 @@
+"""The model's weights in the form in which the cached decoder multiplies with them."""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.models.block import Block
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+
+Affine = tuple[Tensor, Tensor]
+"""Weight and bias."""
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One block. `qkv` gives queries already divided by sqrt(head width)."""
+
+    attention_norm: Affine
+    qkv: Affine
+    projection: Affine
+    mlp_norm: Affine
+    expand: Affine
+    contract: Affine
+
+
+class Weights:
+    """Copies of a model's weights on one device.
+
+    The residual stream, the norms and the heads are in `dtype`; the products inside the blocks, the keys and the
+    values in `product_dtype`, which differs from it only for bfloat16.
+
+    Args:
+        model: Read once; later changes to it have no effect here.
+        device: Where the copies live.
+        product_dtype: Of the blocks' matrix products.
+    """
+
+    def __init__(self, model: TrajectoryTransformer, device: torch.device, product_dtype: torch.dtype) -> None:
+        self.dtype = torch.float32 if product_dtype == torch.bfloat16 else product_dtype
+        self.product_dtype = product_dtype
+        self._device = device
+        self.heads, self.width = model.config.heads, model.config.width
+        self.tokens = self._stream(model.token_embedding.weight)
+        self.positions = self._stream(model.position_embedding)
+        self.layers = [self._layer(cast(Block, block)) for block in model.blocks]
+        self.norm = self._norm(model.norm)
+        self.head_DVW = self._stream(model.head.weight)
+
+    def _stream(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self._device, self.dtype, copy=True)
+
+    def _product(self, linear: torch.nn.Linear) -> Affine:
+        weight, bias = linear.weight.detach(), linear.bias.detach()
+        return weight.to(self._device, self.product_dtype, copy=True), bias.to(
+            self._device, self.product_dtype, copy=True
+        )
+
+    def _norm(self, norm: torch.nn.LayerNorm) -> Affine:
+        return self._stream(norm.weight), self._stream(norm.bias)
+
+    def _layer(self, block: Block) -> LayerWeights:
+        weight, bias = self._product(block.attention.qkv)
+        width = weight.shape[1]
+        weight[:width] /= math.sqrt(width // self.heads)
+        bias[:width] /= math.sqrt(width // self.heads)
+        return LayerWeights(
+            attention_norm=self._norm(block.attention_norm),
+            qkv=(weight, bias),
+            projection=self._product(block.attention.projection),
+            mlp_norm=self._norm(block.mlp_norm),
+            expand=self._product(block.mlp.expand),
+            contract=self._product(block.mlp.contract),
+        )
+
+    def queries_keys_values(self, layer: LayerWeights, x_RW: Tensor) -> Tensor:
+        """Returns (R, 3 W) of the normed residual stream."""
+        normed = functional.layer_norm(x_RW, x_RW.shape[-1:], *layer.attention_norm)
+        return functional.linear(normed.to(self.product_dtype), *layer.qkv)
+
+    def after_attention(self, layer: LayerWeights, x_RW: Tensor, y_RW: Tensor) -> Tensor:
+        """Adds the projected heads' output `y_RW` and the MLP to the residual stream, in place."""
+        x_RW += functional.linear(y_RW, *layer.projection)
+        normed = functional.layer_norm(x_RW, x_RW.shape[-1:], *layer.mlp_norm)
+        inside = functional.gelu(functional.linear(normed.to(self.product_dtype), *layer.expand))
+        x_RW += functional.linear(inside, *layer.contract)
+        return x_RW
+
+    def logits(self, x_RW: Tensor, dimension: int) -> Tensor:
+        """Returns the (R, V) logits after an input of `dimension`; one head, not all D."""
+        return functional.linear(functional.layer_norm(x_RW, x_RW.shape[-1:], *self.norm), self.head_DVW[dimension])
