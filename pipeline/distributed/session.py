@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -27,7 +28,11 @@ def session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    handler = signal.getsignal(signal.SIGTERM)
     _start()
+    if callable(handler):
+        # Ray takes SIGTERM for itself and ends the process at once; the job's own handler keeps what is done.
+        signal.signal(signal.SIGTERM, handler)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

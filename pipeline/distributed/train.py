@@ -21,6 +21,7 @@ import ray.train
 import ray.train.torch
 
 from pipeline.configuration import claim_folder
+from pipeline.distributed import termination
 from pipeline.distributed.train_worker import Ending, make_schedule, make_task, stop_request, train_worker
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
 from pipeline.errors import ClusterError
@@ -113,6 +114,7 @@ class _Fit:
                 name=f"fit-{time.time_ns()}",
                 storage_path=str(run.root / "ray"),
                 failure_config=ray.train.FailureConfig(max_failures=experiment.training.max_failures),
+                callbacks=[termination.HandledInWorkers()],
                 logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             ),
         )
@@ -130,10 +132,14 @@ class _Fit:
     def wait(self, progress: Progress, run: RunFolder) -> Ending:
         """Shows progress until the workers have ended."""
         self._thread.start()
+        shown = None
         with _orderly_signals(run) as received:
             while self._thread.is_alive():
                 self._thread.join(POLL_SECONDS)
-                _show(progress, run)
+                line = last_line(run.metrics)
+                if line is not None and line != shown:
+                    _show(progress, line)
+                    shown = line
         if self._error is not None:
             explained = self._explained(run)
             raise explained from (None if explained is self._error else self._error)
@@ -163,11 +169,9 @@ class _Fit:
         )
 
 
-def _show(progress: Progress, run: RunFolder) -> None:
-    line = last_line(run.metrics)
-    if line is not None:
-        facts = {name: line.get(name) for name in ("loss", "validation_loss", "tokens_per_second")}
-        progress.update(line["step"], epoch=f"{line['epoch']:.1f}", **facts)
+def _show(progress: Progress, line: dict[str, Any]) -> None:
+    facts = {name: line.get(name) for name in ("loss", "validation_loss", "tokens_per_second")}
+    progress.update(line["step"], epoch=f"{line['epoch']:.1f}", **facts)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import torch
 from pipeline.data.manifest import read_manifest
 from pipeline.data.shards import read_tokens
 from pipeline.data.storage import Location
+from pipeline.distributed import termination
 from pipeline.errors import PipelineError
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
@@ -76,14 +77,21 @@ def train_worker(recipe: dict[str, Any]) -> Ending:
 
     Args:
         recipe: `experiment`, the plain values of an Experiment; `root`, the run's folder; `threads`, of torch.
+
+    Raises:
+        RuntimeError: This process was told to end; its checkpoint is written, and Ray Train places another worker.
     """
     _quieten()
     torch.set_num_threads(recipe["threads"])
     experiment, run = Experiment.model_validate(recipe["experiment"]), RunFolder(Path(recipe["root"]))
     try:
-        return Ending(_train(experiment, run))
+        with termination.watched():
+            outcome = _train(experiment, run)
     except PipelineError as error:
         return Ending(None, error)
+    if termination.requested():
+        raise RuntimeError("This worker was told to end (SIGTERM) and has written a checkpoint; another continues.")
+    return Ending(outcome)
 
 
 def _train(experiment: Experiment, run: RunFolder) -> Outcome:
@@ -100,7 +108,8 @@ def _train(experiment: Experiment, run: RunFolder) -> Outcome:
             experiment.seed,
             world,
         )
-    loop = TrainingLoop(task, world, make_schedule(task), stop_request(run).exists)
+    request = stop_request(run)
+    loop = TrainingLoop(task, world, make_schedule(task), lambda: termination.requested() or request.exists())
     return loop.run(ShuffledWindows(resident, experiment.seed, config.batch_size, world.rank, world.size), validation)
 
 

@@ -1,8 +1,8 @@
 """The training loop: steps, reports, validation, checkpoints, and an orderly stop. Without Ray.
 
 Whoever runs the same task again continues from the newest checkpoint; with one worker on the CPU the result is the same
-to the bit as without the interruption. Workers decide nothing alone: worker 0 decides between steps and tells the
-others, so that all of them report, save, stop and fail at the same step.
+to the bit as without the interruption. Workers decide nothing alone: between steps they agree what comes next, so that
+all of them report, save, stop and fail at the same step.
 """
 
 import time
@@ -27,7 +27,7 @@ from pipeline.training.windows import WindowSource
 from pipeline.training.world import World
 
 CONTROL_STEPS = 8
-"""Steps between two questions to worker 0 where there are several: each costs a message between hosts."""
+"""Steps between two agreements where there are several workers: each costs a message between hosts."""
 CONTROL_SECONDS = 0.5
 """Seconds between two looks at the stop request, which may lie on a shared file system."""
 
@@ -47,7 +47,7 @@ class TrainingLoop:
         task: What to train.
         world: The workers.
         schedule: Steps and learning rates.
-        stop_requested: Asked now and then on worker 0; True ends the run with a checkpoint.
+        stop_requested: Asked now and then on every worker; True on any of them ends the run with a checkpoint.
     """
 
     def __init__(
@@ -121,10 +121,10 @@ class TrainingLoop:
         return command
 
     def _command(self) -> _Command:
-        """Returns what worker 0 wants next; every worker asks at the same steps."""
+        """Returns what the workers do next, the most urgent wish of all; every worker asks at the same steps."""
         if self._world.size > 1 and self._state.step % CONTROL_STEPS:
             return _Command.CONTINUE
-        return _Command(self._world.decided_by_first(self._wish() if self._recorder else _Command.CONTINUE))
+        return _Command(self._world.largest(self._wish()))
 
     def _wish(self) -> _Command:
         now = time.monotonic()

@@ -51,6 +51,14 @@ class World:
         torch.distributed.broadcast(message, src=0, group=self._control)
         return int(message.item())
 
+    def largest(self, value: int) -> int:
+        """Returns the largest `value` of all workers on every worker."""
+        if self.size == 1:
+            return value
+        message = torch.tensor([value])
+        torch.distributed.all_reduce(message, torch.distributed.ReduceOp.MAX, group=self._control)
+        return int(message.item())
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model` with gradients averaged over the workers during backward."""
         if self.size == 1:
