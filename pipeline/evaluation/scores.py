@@ -132,4 +132,5 @@ def two_level_interval(groups: Sequence[ArrayLike]) -> Interval | None:
 
 def _resampled_means(values: NDArray[np.float64], count: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """Returns the means (count,) of `count` resamples of `values`."""
-    return values[generator.integers(values.size, size=(count, values.size))].mean(axis=1)
+    drawn = values[generator.integers(values.size, size=(count, values.size))]
+    return np.asarray(drawn.mean(axis=1), dtype=np.float64)

@@ -7,19 +7,22 @@ lie in a folder named by `setting_key`, so that every table can be made again fr
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.configuration import write_text_atomically
 from pipeline.errors import StorageError
-from pipeline.evaluation.config import SweepConfig
+from pipeline.evaluation.config import RangeConfig, SweepConfig
 from pipeline.evaluation.summary import summarize
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
+from pipeline.seeding import stream
 
 Setting = dict[str, Any]
 
@@ -75,10 +78,34 @@ def applied(planning: PlanningConfig, setting: Setting) -> PlanningConfig:
     return PlanningConfig.model_validate({**planning.model_dump(), **values})
 
 
-def grid(config: SweepConfig) -> list[Setting]:
-    """Returns every combination of the space's values, the last name varying fastest."""
-    lists = [values for values in config.space.values() if isinstance(values, list)]
-    return [dict(zip(config.space, values, strict=True)) for values in itertools.product(*lists)]
+def listed_settings(config: SweepConfig, root_seed: int) -> list[Setting]:
+    """Returns the settings of a grid or random search, which are known before anything is tried.
+
+    Random settings depend on root seed, space and their number alone, so that more samples later go on where fewer
+    ended; one drawn twice is tried once.
+    """
+    if config.search == "grid":
+        lists = [values for values in config.space.values() if isinstance(values, list)]
+        return [dict(zip(config.space, values, strict=True)) for values in itertools.product(*lists)]
+    drawn = [_draw(config, stream(root_seed, "sweep setting", i)) for i in range(config.samples)]
+    return list({setting_key(setting): setting for setting in drawn}.values())
+
+
+def _draw(config: SweepConfig, generator: np.random.Generator) -> Setting:
+    return {path: _draw_value(values, generator) for path, values in config.space.items()}
+
+
+def _draw_value(values: list[Any] | RangeConfig, generator: np.random.Generator) -> Any:
+    if isinstance(values, list):
+        return values[int(generator.integers(len(values)))]
+    # A whole number has the half below and above it, so that both ends are as likely as the others.
+    margin = 0.5 if values.integer else 0.0
+    low, high = values.low - margin, values.high + margin
+    if values.log:
+        value = math.exp(generator.uniform(math.log(low), math.log(high)))
+    else:
+        value = float(generator.uniform(low, high))
+    return min(max(round(value), int(values.low)), int(values.high)) if values.integer else value
 
 
 def sweep_table(entries: Sequence[tuple[Setting, Sequence[EpisodeResult]]], config: SweepConfig) -> list[SweepRow]:

@@ -10,7 +10,7 @@ from pipeline.evaluation.config import SweepConfig
 from pipeline.evaluation.sweep import (
     applied,
     chosen_experiment,
-    grid,
+    listed_settings,
     pareto_front,
     read_table,
     setting_key,
@@ -41,7 +41,30 @@ def entries(make: Make) -> list[tuple[dict[str, int], list[EpisodeResult]]]:
 
 def test_the_grid_is_every_combination() -> None:
     config = SweepConfig(space={"planning.beam_width": [32, 64], "planning.horizon": [5, 10]})
-    assert [tuple(setting.values()) for setting in grid(config)] == [(32, 5), (32, 10), (64, 5), (64, 10)]
+    assert [tuple(setting.values()) for setting in listed_settings(config, 0)] == [(32, 5), (32, 10), (64, 5), (64, 10)]
+
+
+def test_random_settings_depend_on_seed_and_number_alone() -> None:
+    space = {
+        "planning.beam_width": {"low": 1, "high": 64, "log": True, "integer": True},
+        "planning.temperature": {"low": 0.5, "high": 2.0},
+        "planning.ranking": ["predicted_return", "log_likelihood"],
+    }
+    many = SweepConfig.model_validate({"space": space, "search": "random", "samples": 200})
+    few = many.model_copy(update={"samples": 5})
+    drawn = listed_settings(many, root_seed=7)
+    assert drawn[:5] == listed_settings(few, root_seed=7) != listed_settings(few, root_seed=8)
+    widths = [setting["planning.beam_width"] for setting in drawn]
+    assert {type(width) for width in widths} == {int}
+    assert min(widths) == 1 and 32 < max(widths) <= 64
+    assert sum(width <= 8 for width in widths) == pytest.approx(100, abs=30)  # half of the logarithm
+    assert all(0.5 <= setting["planning.temperature"] <= 2.0 for setting in drawn)
+    assert {setting["planning.ranking"] for setting in drawn} == {"predicted_return", "log_likelihood"}
+
+
+def test_a_random_setting_drawn_twice_is_tried_once() -> None:
+    config = SweepConfig(space={"planning.horizon": [1, 2]}, search="random", samples=50)
+    assert sorted(setting["planning.horizon"] for setting in listed_settings(config, 0)) == [1, 2]
 
 
 def test_a_setting_has_one_name_whatever_the_order_of_its_values() -> None:

@@ -1,0 +1,145 @@
+"""The evaluate stage: a pool of Ray actors runs the episodes of every method that are not there yet."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.configuration import claim_folder
+from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.distributed.pool import PoolFacts, RolloutPool, fitting_actors
+from pipeline.evaluation.config import EvaluationConfig, MethodName
+from pipeline.evaluation.methods import MethodRecipe, check_environment, method_recipe
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.rollout import EpisodeStart
+from pipeline.evaluation.summary import build_summary, choose_reference, write_summary
+from pipeline.experiment import Experiment
+from pipeline.progress import Progress
+from pipeline.records import EpisodeResult
+from pipeline.reporting.table import print_summary
+from pipeline.run_folder import RunFolder
+from pipeline.seeding import derived_seed
+from pipeline.training.checkpoint import MANIFEST, best_checkpoint, verify
+
+
+def evaluate(experiment: Experiment, run: RunFolder) -> None:
+    """Runs the missing episodes of every method, then writes `summary.json` and prints the table.
+
+    An episode's result depends on checkpoint, configuration and its seed alone; each is written when it ends, so the
+    stage can be stopped at any time and called again. More episodes than before extend the result.
+
+    Raises:
+        RunFolderError: Episodes of another configuration or checkpoint are there.
+        EnvironmentSetupError: The environment does not fit the data.
+        EvaluationError: Episodes were lost on each of their attempts, or all episodes of a method failed.
+    """
+    config = experiment.evaluation
+    has_model = any(method != "random" for method in config.methods)
+    checkpoint = checkpoint_folder(experiment, run) if has_model else None
+    manifest = load_manifest(run, checkpoint)
+    reference = choose_reference(config.reference, experiment.environment.id, manifest)
+    recipes = {method: _recipe(method, experiment, manifest, checkpoint) for method in config.methods}
+    stores = {method: EpisodeStore(run.episodes(method)) for method in config.methods}
+    check_environment(experiment.environment, manifest.spaces)
+    for method, recipe in recipes.items():
+        identity = {"seed": experiment.seed, "cpus": config.cpus_per_actor, **recipe.identity()}
+        claim_folder(stores[method].folder, identity, f"episodes of {method}")
+    with Progress("evaluate", config.episodes * len(recipes), "episodes") as progress:
+        _run_missing(experiment, recipes, stores, progress)
+        progress.finish(f"{config.episodes} episodes of each of {len(recipes)} methods in {run.summary.parent}")
+    results = {str(method): store.read(config.episodes) for method, store in stores.items()}
+    summary = build_summary(results, manifest, experiment.environment.id, reference)
+    write_summary(run.summary, summary)
+    print_summary(summary)
+
+
+def checkpoint_folder(experiment: Experiment, run: RunFolder) -> Path:
+    """Returns the verified checkpoint that is evaluated: the configured one, else the run's best.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    configured = experiment.evaluation.checkpoint
+    folder = best_checkpoint(run.checkpoints) if configured is None else Path(configured).resolve()
+    verify(folder)
+    return folder
+
+
+def load_manifest(run: RunFolder, checkpoint: Path | None) -> Manifest:
+    """Returns the manifest of the data that the model was trained on; of the run's shards without a model.
+
+    Raises:
+        ManifestError: It is missing or damaged.
+    """
+    if checkpoint is None:
+        return read_manifest(run.shards)
+    path = checkpoint / MANIFEST
+    return Manifest.from_json(path.read_text(), str(path))
+
+
+def episode_starts(root_seed: int, purpose: str, episodes: list[int]) -> list[EpisodeStart]:
+    """Returns the starts of episodes; each seed depends on root seed, purpose and the episode's index alone.
+
+    All methods get the same seeds: compared on the same initial states, they differ by what they do.
+    """
+    return [EpisodeStart(episode, derived_seed(root_seed, purpose, episode)) for episode in episodes]
+
+
+def _recipe(method: MethodName, experiment: Experiment, manifest: Manifest, checkpoint: Path | None) -> MethodRecipe:
+    return method_recipe(
+        method, experiment.environment, experiment.planning, experiment.evaluation, manifest.spaces, checkpoint
+    )
+
+
+def _run_missing(
+    experiment: Experiment,
+    recipes: dict[MethodName, MethodRecipe],
+    stores: dict[MethodName, EpisodeStore],
+    progress: Progress,
+) -> None:
+    config = experiment.evaluation
+    missing = {method: store.missing(config.episodes) for method, store in stores.items()}
+    if not any(missing.values()):
+        return
+    with RolloutPool(config, _useful_actors(config, missing)) as pool:
+        shown = _Shown(progress, sum(config.episodes - len(episodes) for episodes in missing.values()))
+        for method, episodes in missing.items():
+            store = stores[method]
+            shown.begin(method, [result.total_reward for result in store.read(config.episodes)])
+            starts = episode_starts(experiment.seed, "evaluation episode", episodes)
+            pool.run(recipes[method], starts, partial(shown.add, store), shown.show)
+
+
+def _useful_actors(config: EvaluationConfig, missing: dict[MethodName, list[int]]) -> int:
+    """Returns how many actors find room and get something to do."""
+    most = max(len(episodes) for episodes in missing.values())
+    return min(fitting_actors(config), math.ceil(most / config.batch_size))
+
+
+class _Shown:
+    """What the progress line shows, over all methods."""
+
+    def __init__(self, progress: Progress, done: int) -> None:
+        self._progress, self._done = progress, done
+        self._method, self._returns = "", list[float]()
+
+    def begin(self, method: str, returns: list[float]) -> None:
+        """Goes on to another method, some of whose episodes may be there."""
+        self._method, self._returns = method, returns
+
+    def add(self, store: EpisodeStore, results: list[EpisodeResult]) -> None:
+        """Keeps episodes that ended: the file first, then the count."""
+        store.add(results)
+        self._done += len(results)
+        self._returns += [result.total_reward for result in results]
+
+    def show(self, facts: PoolFacts) -> None:
+        """Updates the line."""
+        self._progress.update(
+            self._done,
+            method=self._method,
+            mean_return=float(np.mean(self._returns)) if self._returns else None,
+            steps=facts.times.steps,
+            actors=facts.actors,
+        )

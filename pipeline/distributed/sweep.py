@@ -1,0 +1,148 @@
+"""The sweep stage: tries planning settings on the same episodes and chooses one."""
+
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline.configuration import claim_folder, write_text_atomically
+from pipeline.distributed.evaluate import checkpoint_folder, load_manifest
+from pipeline.distributed.pool import fitting_actors
+from pipeline.distributed.trials import TrialPlan, run_trials, tried_settings
+from pipeline.errors import EvaluationError
+from pipeline.evaluation.config import SweepConfig
+from pipeline.evaluation.methods import MethodRecipe, check_environment, method_recipe
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.sweep import (
+    SweepRow,
+    chosen_experiment,
+    listed_settings,
+    setting_key,
+    sweep_table,
+    write_table,
+)
+from pipeline.experiment import Experiment
+from pipeline.progress import Progress
+from pipeline.run_folder import RunFolder
+
+DONE = "done.yaml"
+"""Written last: the sweep's configuration, so that the same sweep again has nothing to do."""
+
+CHOSEN = "chosen.yaml"
+"""What `jobs/evaluate.py --config` takes."""
+
+
+def sweep(experiment: Experiment, run: RunFolder) -> None:
+    """Tries the settings of `sweep.space`, writes their table, and the chosen one as a configuration.
+
+    `runs/<name>/sweep/` gets one folder of episodes for each setting, `table.csv`, `table.parquet`, `table.json` and
+    `chosen.yaml`. Its episodes have other seeds than those of jobs/evaluate.py, so that evaluating the chosen setting
+    is a fair test of it. Called again, it runs only the episodes that are missing.
+
+    Raises:
+        RunFolderError: Episodes of another configuration or checkpoint are there.
+        EnvironmentSetupError: The environment does not fit the data.
+        EvaluationError: A setting could not be run; the others' rows are written first.
+    """
+    checkpoint = checkpoint_folder(experiment, run)
+    manifest = load_manifest(run, checkpoint)
+    check_environment(experiment.environment, manifest.spaces)
+    recipe = method_recipe(
+        "trajectory_transformer",
+        experiment.environment,
+        experiment.planning,
+        experiment.evaluation,
+        manifest.spaces,
+        checkpoint,
+    )
+    claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
+    with Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
+        errors = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
+        rows = _write_results(experiment, run, str(checkpoint))
+        progress.finish(f"{len(rows)} settings in {run.sweep}")
+    print(_printed(rows, experiment.sweep))
+    if errors:
+        raise EvaluationError(
+            f"{len(errors)} settings failed and {len(rows)} have episodes; expected none to fail. The first error: "
+            f"{errors[0]}. Put it right and run the same command again: no episode is repeated."
+        )
+    write_text_atomically(run.sweep / DONE, _dumped(experiment.sweep))
+
+
+def _identity(experiment: Experiment, recipe: MethodRecipe) -> dict[str, Any]:
+    """Returns what all settings' episodes depend on; a swept setting's own value in the configuration is not of it."""
+    identity = {"seed": experiment.seed, "cpus": experiment.evaluation.cpus_per_actor, **recipe.identity()}
+    swept = {path.partition(".")[2] for path in experiment.sweep.space}
+    identity["planning"] = {name: value for name, value in identity["planning"].items() if name not in swept}
+    return identity
+
+
+def _expected_episodes(experiment: Experiment) -> int:
+    config = experiment.sweep
+    count = config.samples if config.search == "optuna" else len(listed_settings(config, experiment.seed))
+    return count * config.episodes
+
+
+def _dumped(config: SweepConfig) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _is_done(config: SweepConfig, run: RunFolder) -> bool:
+    path = run.sweep / DONE
+    return path.exists() and path.read_text() == _dumped(config)
+
+
+def _run(experiment: Experiment, run: RunFolder, recipe: MethodRecipe, progress: Progress) -> list[str]:
+    config, evaluation = experiment.sweep, experiment.evaluation
+    plan = TrialPlan(
+        recipe=recipe,
+        config=config,
+        folder=run.sweep,
+        seed=experiment.seed,
+        report_every=(config.report_every or evaluation.batch_size) if config.early_stopping else config.episodes,
+        cpus=evaluation.cpus_per_actor,
+        gpus=evaluation.gpus_per_actor,
+    )
+
+    def show() -> None:
+        settings, episodes = len(tried_settings(run.sweep)), len(list(run.sweep.glob("*/episode-*.parquet")))
+        progress.update(episodes, settings=settings)
+
+    return run_trials(plan, fitting_actors(evaluation), show)
+
+
+def _write_results(experiment: Experiment, run: RunFolder, checkpoint: str) -> list[SweepRow]:
+    """Writes table and choice from the episodes that are there, and returns the rows."""
+    stores = [(setting, EpisodeStore(run.sweep / setting_key(setting))) for setting in tried_settings(run.sweep)]
+    entries = [(setting, store.read(experiment.sweep.episodes)) for setting, store in stores]
+    rows = sweep_table([(setting, results) for setting, results in entries if results], experiment.sweep)
+    write_table(run.sweep, rows)
+    chosen = next((row for row in rows if row.chosen), None)
+    if chosen is None:
+        (run.sweep / CHOSEN).unlink(missing_ok=True)
+    else:
+        values = chosen_experiment(experiment.model_dump(mode="json"), chosen, checkpoint)
+        write_text_atomically(run.sweep / CHOSEN, yaml.safe_dump(values, sort_keys=False))
+    return rows
+
+
+def _printed(rows: list[SweepRow], config: SweepConfig) -> str:
+    """Returns the table for a terminal, the best setting first."""
+    ordered = sorted(rows, key=lambda row: -row.objective(config))
+    table = pd.DataFrame(
+        {
+            **row.settings,
+            config.objective: round(row.objective(config), 2),
+            "episodes": row.episodes,
+            "decision ms": round(row.decision_ms, 1),
+            "": "chosen"
+            if row.chosen
+            else "stopped early"
+            if row.stopped_early
+            else ""
+            if row.feasible
+            else "too slow",
+        }
+        for row in ordered
+    )
+    return str(table.to_string(index=False))

@@ -1,0 +1,212 @@
+"""The trials of a sweep, driven by Ray Tune.
+
+A trial is one actor that runs its setting's episodes in lock step and keeps each as it ends. Trials share nothing but
+files, so after a kill the same settings are given to a new Tune, whose trials read what is there and run the rest.
+Tune reuses the actors, with all that they imported, from trial to trial; its own snapshots (pickles) are thrown away.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from pipeline.configuration import write_text_atomically
+from pipeline.distributed.evaluate import episode_starts
+from pipeline.errors import ConfigError
+from pipeline.evaluation.config import RangeConfig, SweepConfig
+from pipeline.evaluation.methods import MethodRecipe, build_batch
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.sweep import Setting, applied, listed_settings, setting_key, sweep_table
+from pipeline.seeding import derived_seed
+
+SETTING = "_setting.json"
+"""In each setting's folder; hidden from readers of its episodes by the underscore."""
+
+INFEASIBLE = -1e12
+"""Objective of a setting over sweep.max_decision_ms; finite, because schedulers interpolate between objectives."""
+
+_TUNE_FOLDER = "_ray_tune"
+
+_SWITCHES = {
+    # Status tables are printed at verbose=0 too, unless the old output is asked for.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Otherwise each trial writes its reports as JSON, CSV and TensorBoard events; the episodes are our record.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Otherwise Ctrl-C makes fit() return as if the sweep were done.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Relative paths in environment.kwargs stay relative to where the job was started.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What all trials of a sweep have in common.
+
+    Attributes:
+        recipe: The method; each setting changes its planning.
+        config: Space, episodes, objective, constraint.
+        folder: Absolute; gets one folder for each setting.
+        seed: Root seed of the experiment.
+        report_every: Episodes between two reports.
+        cpus: CPUs and torch threads of a trial.
+        gpus: GPUs of a trial.
+    """
+
+    recipe: MethodRecipe
+    config: SweepConfig
+    folder: Path
+    seed: int
+    report_every: int
+    cpus: int
+    gpus: float
+
+
+class SettingTrial(tune.Trainable):  # type: ignore[misc]
+    """One setting; each step runs its next episodes, or reads them where they are there already."""
+
+    def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
+        """Begins in a new process."""
+        torch.set_num_threads(plan.cpus)
+        self._plan = plan
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another setting in the same process."""
+        self._setting: Setting = new_config["setting"]
+        self._episodes = 0
+        folder = self._plan.folder / setting_key(self._setting)
+        write_text_atomically(folder / SETTING, json.dumps(self._setting) + "\n")
+        self._store = EpisodeStore(folder)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Completes the episodes up to the next report and reports on all so far.
+
+        Episodes come in order of their index, so that settings are compared on the same ones at every rung.
+        """
+        plan = self._plan
+        self._episodes = min(self._episodes + plan.report_every, plan.config.episodes)
+        if missing := self._store.missing(self._episodes):
+            planning = applied(plan.recipe.planning, self._setting)
+            batch = build_batch(plan.recipe.model_copy(update={"planning": planning}))
+            batch.run(episode_starts(plan.seed, "sweep episode", missing), self._store.add)
+        row = sweep_table([(self._setting, self._store.read(self._episodes))], plan.config)[0]
+        return {
+            "episodes": self._episodes,
+            "objective": row.objective(plan.config) if row.feasible else INFEASIBLE,
+            "done": self._episodes >= plan.config.episodes,
+        }
+
+
+def tried_settings(folder: Path) -> list[Setting]:
+    """Returns the settings whose trials began, in an order that depends on the settings alone."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{SETTING}"))]
+
+
+def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]) -> list[str]:
+    """Runs the trials of a sweep until each has its episodes or was stopped early.
+
+    Args:
+        plan: What to try.
+        max_concurrent: Trials at once; each has the CPUs and GPUs of the plan to itself.
+        on_tick: Called about once a second meanwhile.
+
+    Returns:
+        The last line of what each failed trial raised.
+    """
+    os.environ.update(_SWITCHES)
+    space, options = _search(plan)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(SettingTrial, plan=plan),
+            tune.PlacementGroupFactory([{"CPU": float(plan.cpus), "GPU": plan.gpus}]),
+        ),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="objective",
+            mode="max",
+            scheduler=_scheduler(plan),
+            max_concurrent_trials=max_concurrent,
+            reuse_actors=True,
+            **options,
+        ),
+        run_config=tune.RunConfig(
+            name=_TUNE_FOLDER,
+            storage_path=str(plan.folder),
+            failure_config=tune.FailureConfig(max_failures=2),
+            callbacks=[_Ticker(on_tick)],
+            verbose=0,
+        ),
+    )
+    try:
+        results = tuner.fit()
+    finally:
+        shutil.rmtree(plan.folder / _TUNE_FOLDER, ignore_errors=True)
+    return [str(error).strip().rpartition("\n")[2] for error in results.errors]
+
+
+def _scheduler(plan: TrialPlan) -> AsyncHyperBandScheduler | None:
+    """Returns asynchronous successive halving over episodes, None (all run to their end) without early stopping."""
+    if not plan.config.early_stopping:
+        return None
+    return AsyncHyperBandScheduler(
+        time_attr="episodes",
+        max_t=plan.config.episodes,
+        grace_period=min(plan.report_every, plan.config.episodes),
+        reduction_factor=plan.config.reduction_factor,
+    )
+
+
+def _search(plan: TrialPlan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns Tune's parameter space and the settings of its TuneConfig that say how it is searched."""
+    if plan.config.search != "optuna":
+        return {"setting": tune.grid_search(listed_settings(plan.config, plan.seed))}, {}
+    try:
+        from ray.tune.search.optuna import OptunaSearch
+
+        # What an earlier run tried comes first: its trials read their episodes and tell Optuna what they gave.
+        searcher = OptunaSearch(
+            points_to_evaluate=[{"setting": setting} for setting in tried_settings(plan.folder)],
+            seed=derived_seed(plan.seed, "optuna"),
+        )
+    except (ImportError, AssertionError) as error:
+        raise ConfigError(
+            "sweep.search is 'optuna'; expected Optuna to be installed. Run pip install optuna, or choose random."
+        ) from error
+    space = {"setting": {path: _domain(values) for path, values in plan.config.space.items()}}
+    return space, {"search_alg": searcher, "num_samples": plan.config.samples}
+
+
+def _domain(values: Sequence[Any] | RangeConfig) -> Any:
+    """Returns Tune's word for a list of choices or a range."""
+    if not isinstance(values, RangeConfig):
+        return tune.choice(list(values))
+    if values.integer:
+        low, high = int(values.low), int(values.high) + 1
+        return tune.lograndint(low, high) if values.log else tune.randint(low, high)
+    return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
+
+
+class _Ticker(tune.Callback):  # type: ignore[misc]
+    """Calls back about once a second while Tune runs."""
+
+    def __init__(self, on_tick: Callable[[], None] = lambda: None) -> None:
+        self._on_tick, self._ticked = on_tick, 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002 (Tune passes them)
+        if time.monotonic() - self._ticked >= 1:
+            self._on_tick()
+            self._ticked = time.monotonic()
+
+    def __reduce__(self) -> tuple[type["_Ticker"], tuple[()]]:
+        # Tune pickles its callbacks into a snapshot that nobody reads; a terminal's progress line cannot be pickled.
+        return (_Ticker, ())

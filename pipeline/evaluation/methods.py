@@ -1,0 +1,160 @@
+"""From a method's name to a batch of environments with a policy: what an evaluation actor builds for itself.
+
+A recipe is plain configuration. It crosses process borders instead of models and environments, and equal recipes run
+the same episode to the same result.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pipeline.configuration import Config
+from pipeline.data.spaces import Spaces
+from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.errors import EnvironmentSetupError, PipelineError
+from pipeline.evaluation.config import EvaluationConfig, MethodName
+from pipeline.evaluation.rollout import Environment, EpisodeBatch
+from pipeline.planning.config import PlanningConfig
+from pipeline.planning.policies import PlannerPolicy, Policy, RandomPolicy
+from pipeline.training.checkpoint import MANIFEST, MODEL, load_checkpoint
+
+
+class MethodRecipe(Config):
+    """Everything that decides what a method does in an episode of a given seed.
+
+    Attributes:
+        method: Its name.
+        environment: Where it acts.
+        spaces: Of the data, which the environment must have too.
+        planning: Of the method itself: behaviour cloning has its own.
+        num_slots: Episodes that one call of the policy decides for.
+        checkpoint: Absolute path of the model's folder, None for a method without a model.
+        device: Where the model computes, `cpu` or `cuda`.
+    """
+
+    method: MethodName
+    environment: EnvironmentConfig
+    spaces: Spaces
+    planning: PlanningConfig
+    num_slots: int
+    checkpoint: str | None = None
+    device: str = "cpu"
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what the episodes depend on; the model stands in it with its checksums, not with its path."""
+        environment = {"method": self.method, "environment": self.environment.identity()}
+        if self.checkpoint is None:
+            return environment
+        return {
+            **environment,
+            "planning": self.planning.identity(),
+            "num_slots": self.num_slots,
+            "device": self.device,
+            "model": {name: _sha256(Path(self.checkpoint) / name) for name in (MODEL, MANIFEST)},
+        }
+
+
+def method_recipe(
+    method: MethodName,
+    environment: EnvironmentConfig,
+    planning: PlanningConfig,
+    evaluation: EvaluationConfig,
+    spaces: Spaces,
+    checkpoint: Path | None,
+) -> MethodRecipe:
+    """Returns the recipe of a method in an experiment.
+
+    Behaviour cloning is the same model and sampling, but looks one step ahead and takes the action that the model
+    finds most likely among those that it sampled.
+    """
+    cloning = {"horizon": 1, "ranking": "log_likelihood", "plan_every": 1}
+    return MethodRecipe(
+        method=method,
+        environment=environment,
+        spaces=spaces,
+        planning=planning.model_copy(update=cloning) if method == "behaviour_cloning" else planning,
+        num_slots=evaluation.batch_size,
+        checkpoint=None if method == "random" else str(checkpoint),
+        device="cuda" if evaluation.gpus_per_actor else "cpu",
+    )
+
+
+def build_batch(recipe: MethodRecipe) -> EpisodeBatch:
+    """Returns a batch with free slots.
+
+    Raises:
+        EnvironmentSetupError: The environment cannot be made, or does not have the data's spaces.
+        CheckpointError: The model cannot be loaded.
+    """
+    check_environment(recipe.environment, recipe.spaces)
+    return EpisodeBatch(
+        make=lambda _: make_environment(recipe.environment),
+        policy=build_policy(recipe),
+        spaces=recipe.spaces,
+        method=recipe.method,
+        discount=recipe.planning.discount,
+    )
+
+
+def build_policy(recipe: MethodRecipe) -> Policy:
+    """Returns the policy of a recipe.
+
+    Raises:
+        CheckpointError: The model cannot be loaded.
+    """
+    if recipe.checkpoint is None:
+        return RandomPolicy(recipe.spaces, recipe.num_slots)
+    loaded = load_checkpoint(Path(recipe.checkpoint), recipe.device)
+    return PlannerPolicy(loaded.model, loaded.manifest.discretizer, recipe.planning, recipe.num_slots, recipe.device)
+
+
+def check_environment(config: EnvironmentConfig, spaces: Spaces) -> None:
+    """Checks that the environment can be made, has the data's spaces, and ends its episodes.
+
+    Raises:
+        EnvironmentSetupError: It does not; the message names what differs.
+    """
+    environment = make_environment(config)
+    try:
+        found = _spaces_of(environment, spaces)
+        limited = _has_time_limit(environment)
+    except PipelineError as error:
+        raise EnvironmentSetupError(
+            f"environment.id is {config.id!r}; expected an environment with the spaces of the data: {error}"
+        ) from error
+    finally:
+        environment.close()
+    differing = [
+        f"{name} is {getattr(found, name)}, in the data {getattr(spaces, name)}"
+        for name in Spaces.model_fields
+        if name not in ("action_low", "action_high", "action_dtype") and getattr(found, name) != getattr(spaces, name)
+    ]
+    if differing:
+        raise EnvironmentSetupError(
+            f"environment.id is {config.id!r}; expected the spaces of the data: {'; '.join(differing)}. Choose the "
+            "environment that the data was collected in, with the same environment.kwargs and wrappers."
+        )
+    if not limited:
+        raise EnvironmentSetupError(
+            "environment.max_episode_steps is null; expected a number of steps, at least 1: "
+            f"{config.id} has no limit of its own, so an episode might never end."
+        )
+
+
+def _spaces_of(environment: Environment, like: Spaces) -> Spaces:
+    """Returns the environment's spaces, with the data's choice of keys and columns."""
+    return Spaces.of(
+        environment.observation_space,
+        environment.action_space,
+        keys=like.observation_keys or None,
+        columns=[str(column) for column in like.observation_columns],
+    )
+
+
+def _has_time_limit(environment: Environment) -> bool:
+    return environment.spec is not None and environment.spec.max_episode_steps is not None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

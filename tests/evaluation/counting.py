@@ -1,0 +1,77 @@
+"""An environment that counts: a lost, doubled or reordered step shows. Made as `tests.evaluation.counting:Counting-v0`."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from pipeline.data.spaces import Spaces
+
+ID = "tests.evaluation.counting:Counting-v0"
+
+
+class Counting(gymnasium.Env[Any, Any]):
+    """Observation: [step number, number of this episode]; reward: the action plus the step number.
+
+    Episodes differ in length (by their seed), so that slots become free at different times.
+
+    Args:
+        length: Longest episode.
+        seconds: Time that a step takes.
+        raise_at: Step at which episodes of an odd number raise, None for never.
+        kill_once: File that does not exist; the first process that makes a third step creates it and ends itself.
+        kill_number: Number of the episode that always ends its process at its second step.
+        log: Folder that gets an empty file for each episode that is begun.
+        success: Report success at the last step of episodes of an even number.
+    """
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(
+        self,
+        length: int = 8,
+        seconds: float = 0.0,
+        raise_at: int | None = None,
+        kill_once: str | None = None,
+        kill_number: int | None = None,
+        log: str | None = None,
+        success: bool = False,
+    ) -> None:
+        self._length, self._seconds, self._raise_at, self._success = length, seconds, raise_at, success
+        self._kill_once, self._kill_number, self._log = kill_once, kill_number, log
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._step, self._number = 0, int(self.np_random.integers(100))
+        self._ends = 1 + self._number % self._length
+        if self._log:
+            Path(self._log).mkdir(parents=True, exist_ok=True)
+            (Path(self._log) / f"{seed}-{time.time_ns()}").touch()
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._step += 1
+        time.sleep(self._seconds)
+        if self._raise_at == self._step and self._number % 2:
+            raise RuntimeError("the simulation diverged")
+        if self._step == 2 and self._number == self._kill_number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._step == 3 and self._kill_once and not Path(self._kill_once).exists():
+            Path(self._kill_once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        ended = self._step >= self._ends
+        info = {"success": ended and self._number % 2 == 0} if self._success else {}
+        return self._observation(), float(action[0]) + self._step, ended, False, info
+
+    def _observation(self) -> Any:
+        return np.array([self._step, self._number], dtype=np.float64)
+
+
+gymnasium.register("Counting-v0", Counting, max_episode_steps=1000)
+
+SPACES = Spaces.of(Counting.observation_space, Counting.action_space)
