@@ -105,7 +105,8 @@ def drawing(figure: Figure, title: str, description: str, caption: str = "") -> 
 def _inline(svg: str, description: str) -> Markup:
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'<g id="[^"]*">', "<g>", body)  # the names of artists, repeated in every figure
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # the names of artists, repeated in every figure
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)  # the page's own font
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)
     view_box = re.search(r'viewBox="([^"]*)"', body)

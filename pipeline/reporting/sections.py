@@ -16,7 +16,7 @@ from pipeline.reporting.plots import decision_times, loss_by_kind, returns_by_me
 from pipeline.reporting.plots_sweep import heat_map_settings, pareto_plot, return_heat_map, time_heat_map
 from pipeline.reporting.provenance import commit, hardware, versions
 from pipeline.reporting.record import RunRecord
-from pipeline.reporting.table import NOTHING, decimals, interval_text, result_cells
+from pipeline.reporting.table import NOTHING, decimals, interval_text, result_cells, score_note
 from pipeline.tokens.discretizer import Tokens
 
 ATTENTION_TRANSITIONS = 6
@@ -29,13 +29,14 @@ def result_section(record: RunRecord) -> Section:
     if not record.rows:
         return Section("Result", missing=f"No evaluation yet: run {record.command('evaluate')}.")
     header, cells = result_cells(record.rows)
+    assert record.summary is not None, "its rows are there"
     palette = colours(row.method for row in record.rows)
     best = max(range(len(cells)), key=lambda i: record.rows[i].mean_return)
     grid = Grid(
         header,
         cells,
         "Return: undiscounted sum of an episode's rewards. Interval: 95 %, of the mean. Decision: median milliseconds "
-        "of one call, which serves all episodes of an actor's batch.",
+        f"of one call, which serves all episodes of an actor's batch. {score_note(record.summary)}",
         strong=frozenset({(best, 1)}),
         colours=[palette[row.method] for row in record.rows],
     )

@@ -91,6 +91,16 @@ def interval_text(interval: tuple[float, float] | None, places: int) -> str:
     return NOTHING if interval is None else f"{interval[0]:.{places}f} to {interval[1]:.{places}f}"
 
 
+def score_note(summary: dict[str, Any]) -> str:
+    """Returns what 0 and 100 of the scores mean, "" without a reference."""
+    reference = summary.get("reference")
+    if not reference:
+        return ""
+    return (
+        f"Score by {reference['name']}: 0 is a return of {reference['random']:.6g}, 100 of {reference['expert']:.6g}."
+    )
+
+
 def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
     """Prints the result table.
 
@@ -99,9 +109,16 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
         console: Where to; None is standard output.
     """
     header, rows = result_cells(result_rows(summary))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    # The last word of a head goes into a second line: seven columns must fit a terminal of 80.
+    heads = ["\n".join(name.rsplit(" ", 1)) for name in header]
+    console = console or Console()
+    widths = [max(map(len, [*head.split("\n"), *cells])) for head, *cells in zip(heads, *rows, strict=True)]
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= console.width else 1
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i == 0 else "right", vertical="bottom", no_wrap=True)
     for cells in rows:
         table.add_row(*cells)
-    (console or Console()).print(table)
+    console.print(table)
+    if note := score_note(summary):
+        console.print(note)

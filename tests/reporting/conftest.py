@@ -1,44 +1,13 @@
-"""A small run folder as the stages leave it, made without running any of them."""
+"""Run folders for the tests of reports."""
 
-import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from pipeline.data.manifest import Manifest, SourceRecord, Totals, write_manifest
-from pipeline.data.shards import ShardSettings, write_shard
-from pipeline.data.spaces import Spaces
-from pipeline.data.statistics import DimensionStatistics, ReturnStatistics, Statistics
-from pipeline.data.storage import Folder
-from pipeline.evaluation.config import SweepConfig
-from pipeline.evaluation.results import EpisodeStore
-from pipeline.evaluation.scores import ScoreReference
-from pipeline.evaluation.summary import build_summary, write_summary
-from pipeline.evaluation.sweep import grid, sweep_table, write_table
 from pipeline.experiment import Experiment
-from pipeline.models.config import ModelConfig
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.records import Episode, EpisodeResult
 from pipeline.run_folder import RunFolder
-from pipeline.tokens.discretizer import Discretizer
-from pipeline.tokens.layout import TransitionLayout
-from pipeline.training.checkpoint import CheckpointInfo, write_checkpoint
-
-SOURCE = "own/pendulum/mixed-v0"
-LAYOUT = TransitionLayout.plain(observation_dim=3, action_dim=1, num_bins=20)
-METHODS = {"random": 5.0, "behaviour_cloning": 60.0, "trajectory_transformer": 190.0}
-
-
-@dataclass(frozen=True)
-class MadeRun:
-    """A run folder and the experiment that it is of."""
-
-    folder: RunFolder
-    experiment: Experiment
+from tests.reporting.made_run import METHODS, MadeRun, write_evaluation, write_shards, write_training
 
 
 @pytest.fixture
@@ -61,120 +30,3 @@ def made_run(empty_run: MadeRun) -> MadeRun:
     write_training(empty_run, manifest)
     write_evaluation(empty_run.folder, manifest, METHODS)
     return empty_run
-
-
-def behaviour(number: int) -> Episode:
-    """An episode of a swinging observation, from which a model could learn something."""
-    steps = 10 + number
-    time = np.arange(steps + 1) * 0.3 + number
-    observations = np.column_stack([np.cos(time), np.sin(time), np.full(steps + 1, 0.1 * number)])
-    return Episode(SOURCE, number, observations, np.sin(time[:-1, None]), np.cos(time[:-1]), True, False)
-
-
-def write_shards(folder: RunFolder) -> Manifest:
-    episodes = [behaviour(number) for number in range(12)]
-    edges = np.tile(np.linspace(-2.0, 2.0, LAYOUT.num_bins + 1), (LAYOUT.transition_dim, 1))
-    discretizer = Discretizer(LAYOUT, edges)
-    settings = ShardSettings(discretizer, discount=0.99, termination_penalty=None, steps_per_row=1000)
-    split = [(episode, "validation" if episode.episode_id > 9 else "train") for episode in episodes]
-    shard = write_shard(Folder(str(folder.shards)), 0, split, settings)
-    lengths = np.array([episode.num_steps for episode in episodes])
-    manifest = Manifest(
-        layout=LAYOUT,
-        edges=tuple(map(tuple, discretizer.edges)),
-        centers=tuple(map(tuple, discretizer.centers)),
-        discretizer_kind="uniform",
-        spaces=Spaces.plain(LAYOUT.observation_dim, LAYOUT.action_dim),
-        discount=0.99,
-        termination_penalty=None,
-        seed=0,
-        sources=(SourceRecord(name=SOURCE, episodes=12, steps=186, available_episodes=12, fingerprint="0"),),
-        shards=(shard,),
-        totals=Totals(episodes=12, validation_episodes=2, steps=int(lengths.sum()), validation_steps=41),
-        statistics=statistics(episodes, lengths),
-        versions={"numpy": "2.1.0", "pyarrow": "26.0.1"},
-    )
-    write_manifest(str(folder.shards), manifest)
-    return manifest
-
-
-def statistics(episodes: list[Episode], lengths: "np.ndarray") -> Statistics:
-    returns = np.array([20.0 + 3 * episode.episode_id for episode in episodes])
-    ends = np.ones(len(episodes), dtype=bool)
-    source = ReturnStatistics.of(SOURCE, returns, lengths, ends, ~ends, dropped=1)
-    names = (*LAYOUT.observation_names, "action[0]", "reward", "value")
-    numbers = {"minimum": -1, "maximum": 1, "mean": 0, "deviation": 0.7, "distinct": 186, "bins": 20, "clipped": 0}
-    dimensions = tuple(DimensionStatistics(name=name, **numbers) for name in names)
-    return Statistics(returns=(source,), dimensions=dimensions, sampled_steps=186)
-
-
-def write_training(run: MadeRun, manifest: Manifest) -> None:
-    model = TrajectoryTransformer(ModelConfig.model_validate(run.experiment.model), LAYOUT)
-    info = CheckpointInfo(step=200, epoch=4, validation_loss=1.2)
-    config = run.experiment.model_dump(mode="json")
-    write_checkpoint(run.folder.checkpoints, info, model.state_dict(), config, manifest.to_json(), None)
-    lines = [line for step in range(10, 201, 10) for line in metrics_at(step)]
-    run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def metrics_at(step: int) -> list[dict[str, float | str | None]]:
-    kinds = {"observation": 0.8, "action": 2.0, "reward": 0.4, "value": 1.5}
-    losses = {kind: end + 2 * math.exp(-step / 60) for kind, end in kinds.items()}
-    base = {"time": 0.0, "epoch": step // 50, "step": step, "tokens": step * 40_000, "loss": losses["action"] * 2}
-    line = {"kind": "step", **base, **{f"loss_{kind}": loss for kind, loss in losses.items()}}
-    if step % 50:
-        return [line]
-    validation = {f"validation_loss_{kind}": loss + 0.1 for kind, loss in losses.items()}
-    return [line, {**line, "kind": "epoch", "validation_loss": losses["action"] * 2 + 0.3, **validation}]
-
-
-def result(method: str, episode: int, total_reward: float, **changes: object) -> EpisodeResult:
-    values = {
-        "method": method,
-        "episode": episode,
-        "seed": 100 + episode,
-        "total_reward": total_reward,
-        "length": 50,
-        "terminated": False,
-        "truncated": True,
-        "success": None,
-        "predicted_return": 0.8 * total_reward,
-        "decision_ms_median": 0.2 if method == "random" else 12.5,
-        "decision_ms_p99": 0.5 if method == "random" else 31.0,
-        "batch_size": 8,
-        "attempts": 1,
-        "host": "one",
-        "discounted_return": 0.7 * total_reward,
-    }
-    return EpisodeResult(**{**values, **changes})
-
-
-def write_evaluation(
-    folder: RunFolder,
-    manifest: Manifest,
-    methods: dict[str, float],
-    reference: ScoreReference | None = None,
-    episodes: int = 20,
-) -> None:
-    """Episodes that swing around each method's mean, and their summary."""
-    results = {}
-    for method, mean in methods.items():
-        returns = mean + 8 * np.sin(np.arange(episodes))
-        results[method] = [result(method, i, float(value)) for i, value in enumerate(returns)]
-        EpisodeStore(folder.episodes(method)).add(results[method])
-    write_summary(folder.summary, build_summary(results, manifest, "Hopper-v5", reference))
-
-
-def write_sweep(folder: RunFolder) -> None:
-    """A sweep of beam width and horizon in which more of both is better and slower."""
-    config = SweepConfig.model_validate(
-        {"space": {"planning.beam_width": [8, 32, 128], "planning.horizon": [5, 10, 15]}}
-    )
-    entries = []
-    for setting in grid(config):
-        beam, horizon = setting.values()
-        mean = 100 + 20 * math.log2(beam) - (horizon - 10) ** 2
-        times = {"decision_ms_median": 0.05 * beam * horizon}
-        entries.append((setting, [result("sweep", i, mean + i, **times) for i in range(config.episodes)]))
-    folder.sweep.mkdir()
-    write_table(folder.sweep, sweep_table(entries, config))

@@ -1,0 +1,201 @@
+import html.parser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ManifestError, RunFolderError, StorageError
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.reporting.report import report, write_report
+from pipeline.run_folder import RunFolder
+from tests.reporting.browser import open_page
+from tests.reporting.made_run import METHODS, SOURCE, MadeRun, result, write_evaluation, write_shards, write_sweep
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Page(html.parser.HTMLParser):
+    """Headings, ids, and everything that a browser would fetch."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text, self.ids, self.fetched, self.labels = "", [], [], []
+        self.feed(path.read_text())
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        named = dict(attributes)
+        if "id" in named:
+            self.ids.append(named["id"])
+        links = [named.get(name) for name in ("src", "xlink:href", "data")] + [
+            named.get("href") if tag != "a" else None
+        ]
+        self.fetched += [link for link in links if link and not link.startswith(("data:", "#"))]
+        if named.get("role") == "img":
+            self.labels.append(named["aria-label"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_of_a_finished_run_has_every_figure(made_run: MadeRun) -> None:
+    write_sweep(made_run.folder)
+    page = Page(write_report(made_run.folder))
+    assert [label.split(".")[0].split(":")[0] for label in page.labels] == [
+        "Histogram of episode returns for each source",
+        "Training and validation loss over the tokens seen",
+        "Four panels",
+        "Return of every evaluation episode",
+        "Median decision time",
+        "Attention weights of layers 1 and 3, each of 2 heads, on one held-out window",
+        "Mean return over planning",
+        "Milliseconds per decision over planning",
+        "6 of 9 settings are on the Pareto front of return against decision time",
+    ]
+
+
+def test_the_report_needs_nothing_but_itself(made_run: MadeRun) -> None:
+    write_sweep(made_run.folder)
+    path = write_report(made_run.folder)
+    assert Page(path).fetched == []
+    assert "@import" not in path.read_text()
+    assert not re.search(r"url\((?!#)", path.read_text())
+
+
+def test_references_inside_figures_are_unique_on_the_page(made_run: MadeRun) -> None:
+    write_sweep(made_run.folder)
+    ids = Page(write_report(made_run.folder)).ids
+    assert sorted(ids) == sorted(set(ids))
+
+
+def test_the_report_tells_the_numbers_of_the_run(made_run: MadeRun) -> None:
+    text = Page(write_report(made_run.folder)).text
+    for words in (
+        "190.0",
+        "187.6 to 192.5",
+        SOURCE,
+        "12 episodes",
+        "200 optimizer steps",
+        "beam_width: 128",
+        "pyarrow",
+    ):
+        assert words in text
+
+
+def test_the_reproduce_command_names_the_runs_own_configuration(
+    made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made_run.folder.root.parent.parent)
+    assert "python jobs/run.py --config runs/made/config.yaml" in Page(write_report(made_run.folder)).text
+
+
+def test_a_report_of_the_same_run_is_the_same_bytes(made_run: MadeRun) -> None:
+    first = write_report(made_run.folder).read_bytes()
+    assert write_report(made_run.folder).read_bytes() == first
+
+
+def test_a_run_in_which_nothing_was_done_yet_says_what_to_run(empty_run: MadeRun) -> None:
+    text = Page(write_report(empty_run.folder)).text
+    jobs = ["prepare", "train", "evaluate", "sweep"]
+    assert [job for job in jobs if f"run python jobs/{job}.py --config" in text] == jobs
+
+
+def test_failed_and_restarted_episodes_are_counted_and_listed(empty_run: MadeRun) -> None:
+    write_evaluation(empty_run.folder, write_shards(empty_run.folder), METHODS)
+    broken = result("random", 20, 0.0, error="ValueError: the leg <fell> off", attempts=2)
+    EpisodeStore(empty_run.folder.episodes("random")).add([broken])
+    text = Page(write_report(empty_run.folder)).text
+    assert "failed in the environment: 1; started again after a lost actor: 1" in text
+    assert "random episode 20: ValueError: the leg <fell> off" in text
+
+
+def test_videos_are_linked_by_relative_paths(made_run: MadeRun) -> None:
+    folder = made_run.folder.root / "videos" / "trajectory_transformer"
+    folder.mkdir(parents=True)
+    (folder / "episode-000000.mp4").write_bytes(b"film")
+    assert 'src="videos/trajectory_transformer/episode-000000.mp4"' in write_report(made_run.folder).read_text()
+
+
+def test_names_from_the_data_cannot_break_the_page(made_run: MadeRun) -> None:
+    path = made_run.folder.config
+    path.write_text(path.read_text() + "# </code><script>alert(1)</script>\n")
+    assert "<script>alert" not in write_report(made_run.folder).read_text()
+
+
+def test_report_prints_the_table_and_where_the_report_lies(
+    made_run: MadeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(made_run.folder)
+    printed = capsys.readouterr().out
+    assert "Trajectory Transformer" in printed
+    assert printed.splitlines()[-1].split() == ["report", str(made_run.folder.report)]
+
+
+def test_a_folder_that_is_not_there_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="nowhere is not there; expected the folder of a run"):
+        write_report(RunFolder(tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_broken_summary_is_an_error_and_no_empty_section(made_run: MadeRun) -> None:
+    made_run.folder.summary.write_text('{"data": ')
+    with pytest.raises(StorageError, match=r"summary\.json is not readable"):
+        write_report(made_run.folder)
+
+
+def test_a_damaged_shard_is_an_error_and_no_empty_section(made_run: MadeRun) -> None:
+    shard = next(made_run.folder.shards.glob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    with pytest.raises(ManifestError, match="sha256"):
+        write_report(made_run.folder)
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_draws_every_figure_and_has_no_complaint(made_run: MadeRun, tmp_path: Path, width: int) -> None:
+    write_sweep(made_run.folder)
+    page = write_report(made_run.folder)
+    opened = open_page(page, tmp_path, width)
+    assert opened.complaints == []
+    assert opened.overflow <= 0
+    assert len(opened.figures) == page.read_text().count("<figure>") == 9
+    for figure in opened.figures:
+        assert figure["width"] > 300
+        assert figure["height"] > 100
+        assert figure["marks"] > 10
+        assert figure["outside"] == 0, figure
+
+
+def job(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "jobs" / "report.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+
+
+def test_the_job_reports_a_run_by_name_and_leaves_its_configuration_alone(made_run: MadeRun) -> None:
+    before = made_run.folder.config.read_bytes()
+    run = job("--name", "made", folder=made_run.folder.root.parent.parent)
+    assert run.returncode == 0, run.stderr
+    assert made_run.folder.report.is_file()
+    assert made_run.folder.config.read_bytes() == before
+
+
+def test_the_job_compares_runs(made_run: MadeRun) -> None:
+    run = job("--runs", "made", str(made_run.folder.root), folder=made_run.folder.root.parent.parent)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[2].startswith("| Hopper-v5   | own/pendulum/mixed-v0 | return | 2 ")
+    assert (made_run.folder.root.parent / "comparison.tex").is_file()
+
+
+def test_the_job_without_a_run_says_what_it_needs(tmp_path: Path) -> None:
+    run = job(folder=tmp_path)
+    assert run.returncode == 2
+    assert "expected --config, --name or --runs" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_job_tells_of_a_missing_run_in_one_line(tmp_path: Path) -> None:
+    run = job("--name", "nothing", folder=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert len(run.stderr.splitlines()) == 1
