@@ -21,6 +21,7 @@ import ray.train
 import ray.train.torch
 
 from pipeline.configuration import claim_folder
+from pipeline.data.manifest import Manifest
 from pipeline.distributed import termination
 from pipeline.distributed.train_worker import Ending, make_schedule, make_task, stop_request, train_worker
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
@@ -71,15 +72,18 @@ def _prepare(task: TrainingTask, experiment: Experiment, run: RunFolder) -> int:
     last = last_checkpoint(run.checkpoints)
     if last is not None:
         require_same_tokens(last, task.manifest)
-    digest = hashlib.sha256(task.manifest.to_json().encode()).hexdigest()
-    identity = {
+    claim_folder(run.checkpoints, training_identity(experiment, task.manifest), "checkpoints")
+    return read_info(last).step if last else 0
+
+
+def training_identity(experiment: Experiment, manifest: Manifest) -> dict[str, Any]:
+    """Returns everything that decides what a training gives."""
+    return {
         "seed": experiment.seed,
         "model": experiment.model.identity(),
         "training": experiment.training.identity(),
-        "shards": digest,
+        "shards": hashlib.sha256(manifest.to_json().encode()).hexdigest(),
     }
-    claim_folder(run.checkpoints, identity, "checkpoints")
-    return read_info(last).step if last else 0
 
 
 def _result(run: RunFolder) -> str:

@@ -1,0 +1,48 @@
+"""Jobs as processes of their own, which tests may kill."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def start_job(job: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    """Starts `jobs/<job>.py`; what it prints goes to `log`."""
+    command = [sys.executable, f"jobs/{job}.py", *arguments]
+    with log.open("ab") as output:
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, env={**os.environ})
+
+
+def wait_for(condition: Callable[[], bool], what: str, log: Path, seconds: float = 90) -> None:
+    """Waits until `condition` holds; fails with the job's output if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in {seconds} s: {what}\n{log.read_text()[-3000:]}")
+        time.sleep(0.05)
+
+
+def descendants(pid: int, name: str) -> list[int]:
+    """Returns the processes below `pid` whose title has `name`, by /proc."""
+    parents: dict[int, int] = {}
+    titles: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text()
+            titles[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:  # it ended between the listing and the look
+            continue
+        parents[int(folder.name)] = int(status.rpartition(")")[2].split()[1])
+
+    def below(process: int) -> bool:
+        while process in parents:
+            process = parents[process]
+            if process == pid:
+                return True
+        return False
+
+    return [process for process, title in titles.items() if name in title and below(process)]

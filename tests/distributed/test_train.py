@@ -1,0 +1,190 @@
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from pipeline.data.config import DataConfig
+from pipeline.data.preparation import write_shards
+from pipeline.distributed.train import train
+from pipeline.distributed.train_worker import make_task
+from pipeline.errors import CheckpointError, ManifestError, RunFolderError, StorageError, TrainingDivergedError
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
+from pipeline.training.metrics import read_metrics
+from tests.distributed.processes import descendants, start_job, wait_for
+from tests.training.tasks import curve, make_episodes, make_loop
+
+pytestmark = pytest.mark.ray
+
+SETTINGS: dict[str, Any] = {
+    "name": "small",
+    "model": {"layers": 1, "heads": 2, "width": 16, "window_transitions": 4, "dropout": 0.1},
+    "planning": {"context_transitions": 2},
+    "training": {
+        "epochs": 2,
+        "batch_size": 16,
+        "log_steps": 5,
+        "validation_windows": 20,
+        "cpus_per_worker": 1,
+    },
+}
+
+
+def make_run(tmp_path: Path, **training: Any) -> tuple[Experiment, RunFolder]:
+    settings = {**SETTINGS, "runs": str(tmp_path), "training": {**SETTINGS["training"], **training}}
+    run = RunFolder(tmp_path / "small")
+    if not run.shards.exists():
+        write_shards(run.shards, make_episodes(), DataConfig(num_bins=10, validation_share=0.2))
+    return Experiment.model_validate(settings), run
+
+
+def uninterrupted(experiment: Experiment, run: RunFolder, folder: Path) -> list[dict[str, Any]]:
+    """The curve of the same training without Ray and without interruption, on one thread as the worker has."""
+    (folder / "shards").symlink_to(run.shards)
+    task = make_task(experiment, RunFolder(folder))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    loop, windows, validation = make_loop(task)
+    loop.run(windows, validation)
+    torch.set_num_threads(threads)
+    return curve(task.metrics)
+
+
+@pytest.mark.usefixtures("ray_session")
+class TestTraining:
+    def test_a_finished_training_does_nothing_when_called_again(self, tmp_path: Path, capsys: Any) -> None:
+        experiment, run = make_run(tmp_path)
+        train(experiment, run)
+        files = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+        capsys.readouterr()
+        train(experiment, run)
+        assert files == {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+        assert "nothing to do: 2 epochs" in capsys.readouterr().out
+        loaded = load_checkpoint(list_checkpoints(run.checkpoints)[-1])
+        assert loaded.config == experiment.model_dump(mode="json")
+
+    def test_two_workers_learn_the_same_as_one(self, tmp_path: Path) -> None:
+        """Without dropout the same global batches give the same sums, added up in another order."""
+        experiment, run = make_run(tmp_path, num_workers=2, cpus_per_worker=0.5)
+        experiment = experiment.model_copy(update={"model": experiment.model.model_copy(update={"dropout": 0.0})})
+        (tmp_path / "one").mkdir()
+        expected = uninterrupted(experiment, run, tmp_path / "one")
+        train(experiment, run)
+        lines = read_metrics(run.metrics)
+        assert [line["step"] for line in lines] == [line["step"] for line in expected]
+        assert {line["workers"] for line in lines} == {2}
+        for name in ("loss", "loss_action", "gradient_norm", "accuracy_observation", "learning_rate"):
+            ours, theirs = [line[name] for line in lines], [line[name] for line in expected]
+            # float32 sums in another order; the optimizer carries the difference on through 24 steps.
+            assert ours == pytest.approx(theirs, rel=1e-4), name
+        losses = [line["validation_loss"] for line in lines if line["kind"] == "epoch"]
+        assert losses == pytest.approx([line["validation_loss"] for line in expected if line["kind"] == "epoch"], 1e-4)
+
+    def test_a_diverging_run_names_the_last_good_checkpoint(self, tmp_path: Path) -> None:
+        experiment, run = make_run(
+            tmp_path, epochs=20, learning_rate=1e6, gradient_clip=1e9, warmup_tokens=0, log_steps=1, spike_factor=1.5
+        )
+        with pytest.raises(TrainingDivergedError, match=r"diverged at step \d+: the loss .*There is no checkpoint yet"):
+            train(experiment, run)
+
+
+class TestWhatIsRefusedBeforeTheFirstStep:
+    def test_without_shards(self, tmp_path: Path) -> None:
+        experiment, _ = make_run(tmp_path)
+        with pytest.raises(ManifestError, match="expected finished shards"):
+            train(experiment, RunFolder(tmp_path / "empty"))
+
+    def test_another_configuration(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        write_some_checkpoint(experiment, run)
+        with pytest.raises(RunFolderError, match=r"training\.learning_rate: was 0\.0006, is 0\.001"):
+            train(make_run(tmp_path, learning_rate=1e-3)[0], run)
+
+    def test_shards_of_another_layout(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        write_some_checkpoint(experiment, run)
+        for path in run.shards.iterdir():
+            path.unlink()
+        write_shards(run.shards, make_episodes(), DataConfig(num_bins=7, validation_share=0.2))
+        with pytest.raises(CheckpointError, match=r"2 observation and 1 action tokens of 10 bins .*of 7 bins"):
+            train(experiment, run)
+
+    def test_a_corrupt_checkpoint(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        path = write_some_checkpoint(experiment, run) / "training.pt"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(CheckpointError, match=r"training\.pt is corrupt"):
+            train(experiment, run)
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        run.checkpoints.write_text("a file where the folder should be")
+        with pytest.raises(StorageError, match="cannot be written"):
+            train(experiment, run)
+
+
+def write_some_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
+    """Trains two steps of the experiment without Ray, as `train` would, and returns the checkpoint."""
+    from pipeline.configuration import claim_folder
+    from pipeline.distributed.train import training_identity
+
+    task = make_task(experiment, run)
+    claim_folder(run.checkpoints, training_identity(experiment, task.manifest), "checkpoints")
+    loop, windows, validation = make_loop(task, stop_requested=lambda: loop.step >= 1)
+    import pipeline.training.loop
+
+    seconds, pipeline.training.loop.CONTROL_SECONDS = pipeline.training.loop.CONTROL_SECONDS, 0.0
+    try:
+        assert loop.run(windows, validation) == "stopped"
+    finally:
+        pipeline.training.loop.CONTROL_SECONDS = seconds
+    folder = last_checkpoint(run.checkpoints)
+    assert folder is not None
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path: Path) -> None:
+    """SIGKILL of the worker, SIGTERM of the worker, SIGTERM of the driver, SIGKILL of the driver."""
+    experiment, run = make_run(tmp_path, epochs=3, epoch_windows=16 * 400, checkpoint_minutes=0.005, log_steps=20)
+    config, log = tmp_path / "config.yaml", tmp_path / "log"
+    config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+
+    def start() -> Any:
+        return start_job("train", "--config", str(config), log=log)
+
+    def step() -> int:
+        lines = read_metrics(run.metrics)
+        return lines[-1]["step"] if lines else 0
+
+    def saved() -> int:
+        folder = last_checkpoint(run.checkpoints)
+        return read_info(folder).step if folder else 0
+
+    def goes_on() -> None:
+        before = saved()
+        wait_for(lambda: saved() > before + 30, f"the training goes on from step {before}", log)
+
+    job = start()
+    for ending in (signal.SIGKILL, signal.SIGTERM):
+        goes_on()
+        (worker,) = descendants(job.pid, "ray::RayTrainWorker")
+        os.kill(worker, ending)
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", log)  # noqa: B023
+    goes_on()
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 128 + signal.SIGTERM
+    assert saved() >= step()  # nothing that was reported is lost
+    job = start()
+    goes_on()
+    job.kill()
+    job.wait(10)
+    job = start()
+    assert job.wait(120) == 0, log.read_text()[-3000:]
+    (tmp_path / "straight").mkdir()
+    assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight")
