@@ -1,0 +1,117 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.distributed.pool import PoolFacts, RolloutPool, fitting_actors
+from pipeline.environments import EnvironmentConfig
+from pipeline.errors import EnvironmentSetupError, EvaluationError
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.methods import MethodRecipe, build_batch
+from pipeline.evaluation.results import TIMING_COLUMNS
+from pipeline.evaluation.rollout import EpisodeStart
+from pipeline.planning.config import PlanningConfig
+from pipeline.records import EpisodeResult
+from tests.evaluation.counting import ID, SPACES
+
+pytestmark = pytest.mark.ray
+
+STARTS = [EpisodeStart(episode, seed=50 + episode) for episode in range(12)]
+
+
+def recipe(num_slots: int = 3, **kwargs: Any) -> MethodRecipe:
+    return MethodRecipe(
+        method="random",
+        environment=EnvironmentConfig(id=ID, kwargs=kwargs),
+        spaces=SPACES,
+        planning=PlanningConfig(),
+        num_slots=num_slots,
+    )
+
+
+def facts_of(results: list[EpisodeResult]) -> list[dict[str, Any]]:
+    """What must be equal to the bit whatever the pool went through, in order of the episodes."""
+    rows = [dataclasses.asdict(result) for result in sorted(results, key=lambda result: result.episode)]
+    return [
+        # As text: NaN, a prediction that the random method does not make, is not equal to itself.
+        {name: repr(value) if isinstance(value, float) else value for name, value in row.items()}
+        for row in ({name: row[name] for name in row if name not in TIMING_COLUMNS} for row in rows)
+    ]
+
+
+def undisturbed(starts: list[EpisodeStart], **kwargs: Any) -> list[dict[str, Any]]:
+    results: list[EpisodeResult] = []
+    build_batch(recipe(**kwargs)).run(starts, results.extend)
+    return facts_of(results)
+
+
+def run(
+    num_actors: int, what: MethodRecipe, results: list[EpisodeResult], config: EvaluationConfig | None = None
+) -> PoolFacts:
+    with RolloutPool(config or EvaluationConfig(), num_actors) as pool:
+        return pool.run(what, STARTS, results.extend, lambda facts: None)
+
+
+@pytest.mark.parametrize("num_actors", [1, 2])
+def test_results_do_not_depend_on_the_number_of_actors(ray_session: None, num_actors: int) -> None:
+    results: list[EpisodeResult] = []
+    facts = run(num_actors, recipe(), results)
+    assert facts_of(results) == undisturbed(STARTS)
+    assert facts.times.steps == sum(result.length for result in results)
+
+
+def test_a_killed_actor_costs_only_its_running_episodes(ray_session: None, tmp_path: Path) -> None:
+    results: list[EpisodeResult] = []
+    killing = recipe(kill_once=str(tmp_path / "killed"))
+    facts = run(2, killing, results)
+    assert facts_of(results) == undisturbed(STARTS)
+    assert facts.lost_actors == 1
+    assert 1 <= sum(result.attempts == 2 for result in results) <= 3
+
+
+def test_an_episode_that_kills_its_process_fails_alone(ray_session: None) -> None:
+    fatal_one = next(row for row in undisturbed(STARTS, length=100) if row["length"] > 1)
+    fatal = recipe(length=100, kill_number=fatal_one["length"] - 1)
+    results: list[EpisodeResult] = []
+    with pytest.raises(EvaluationError, match=r"lost their actor on each of 2 attempts; expected them to end") as error:
+        run(2, fatal, results, EvaluationConfig(max_attempts=2))
+    left = {start.episode for start in STARTS} - {result.episode for result in results}
+    assert f"episodes {sorted(left)} lost" in str(error.value)
+    assert fatal_one["episode"] in left
+    kept = [start for start in STARTS if start.episode not in left]
+    assert len(kept) >= len(STARTS) - 2
+    assert facts_of(results) == undisturbed(kept, length=100)
+
+
+def test_an_actor_that_does_not_answer_is_given_up(ray_session: None) -> None:
+    config = EvaluationConfig(max_attempts=1, call_timeout_s=1.0)
+    with pytest.raises(EvaluationError, match="lost their actor on each of 1 attempts"):
+        run(1, recipe(num_slots=12, seconds=60.0), [], config)
+
+
+def test_a_pool_that_finds_no_room_says_so(ray_session: None) -> None:
+    config = EvaluationConfig(cpus_per_actor=64, start_timeout_s=1.0)
+    with pytest.raises(EvaluationError, match=r"no actor has started within .* 1; expected room for 64 CPUs"):
+        run(1, recipe(), [], config)
+
+
+def test_what_is_wrong_with_the_environment_reaches_the_user_as_it_is(ray_session: None) -> None:
+    with pytest.raises(EnvironmentSetupError, match="environment.id is 'Hopper-v5'; expected the spaces of the data"):
+        run(1, recipe().model_copy(update={"environment": EnvironmentConfig(id="Hopper-v5")}), [])
+
+
+def test_a_pool_goes_on_with_another_recipe(ray_session: None) -> None:
+    first: list[EpisodeResult] = []
+    second: list[EpisodeResult] = []
+    with RolloutPool(EvaluationConfig(), 1) as pool:
+        pool.run(recipe(), STARTS, first.extend, lambda facts: None)
+        pool.run(recipe(num_slots=2, length=20), STARTS, second.extend, lambda facts: None)
+    assert facts_of(first) == undisturbed(STARTS)
+    assert facts_of(second) == undisturbed(STARTS, num_slots=2, length=20)
+
+
+def test_actors_never_have_more_cpus_than_the_cluster(ray_session: None) -> None:
+    assert fitting_actors(EvaluationConfig()) == 2
+    assert fitting_actors(EvaluationConfig(cpus_per_actor=2)) == 1
+    assert fitting_actors(EvaluationConfig(num_actors=5)) == 5
