@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex, build_index, draw_validation, read_episodes
 from pipeline.data.manifest import Manifest, ShardRecord, SourceRecord, Totals, read_manifest, write_manifest
 from pipeline.data.shards import ShardSettings, Split, write_shard
@@ -86,36 +87,35 @@ class ShardPlan:
     shards: list[slice]
     settings: ShardSettings
 
+    @classmethod
+    def of(cls, preparation: Preparation, fit: Fit) -> "ShardPlan":
+        """Shares the valid episodes out over shards and splits."""
+        config, summary = preparation.config, fit.summary
+        index = EpisodeIndex(summary.sources, summary.ids, summary.lengths)
+        validation = draw_validation(index, config.validation_share, preparation.seed)
+        settings = ShardSettings(fit.discretizer, config.discount, config.termination_penalty, config.steps_per_row)
+        return cls(index, validation, index.blocks(config.steps_per_shard), settings)
 
-def plan_shards(preparation: Preparation, summary: Summary) -> ShardPlan:
-    """Fits the discretizer and shares the valid episodes out over shards and splits.
 
-    Args:
-        preparation: What is prepared.
-        summary: Of all its episodes.
+def fit_summary(preparation: Preparation, summary: Summary) -> Fit:
+    """Returns the bin edges that follow from the summary of all episodes.
 
     Raises:
         DataError: No valid episode is left.
+        ConfigError: A discrete action has more choices than `data.num_bins`.
         ManifestError: The edges are those of another manifest, which has other columns.
     """
     if not len(summary.ids):
         raise DataError(
             f"all {len(summary.invalid_ids)} episodes hold NaN or infinite values; expected at least one valid episode."
         )
-    config = preparation.config
-    index = EpisodeIndex(summary.sources, summary.ids, summary.lengths)
-    settings = ShardSettings(
-        _discretizer(preparation, summary), config.discount, config.termination_penalty, config.steps_per_row
-    )
-    validation = draw_validation(index, config.validation_share, preparation.seed)
-    return ShardPlan(index, validation, index.blocks(config.steps_per_shard), settings)
+    distinct = np.array([len(np.unique(column)) for column in summary.sample.T], dtype=np.int64)
+    return Fit(summary.without_sample(), _discretizer(preparation, summary), distinct, len(summary.sample))
 
 
-def build_manifest(
-    preparation: Preparation, summary: Summary, plan: ShardPlan, shards: Sequence[ShardRecord]
-) -> Manifest:
+def build_manifest(preparation: Preparation, fit: Fit, plan: ShardPlan, shards: Sequence[ShardRecord]) -> Manifest:
     """Returns the manifest of finished shards."""
-    discretizer, config = plan.settings.discretizer, preparation.config
+    discretizer, config = fit.discretizer, preparation.config
     bins = discretizer.layout.bins
     return Manifest(
         layout=discretizer.layout,
@@ -126,7 +126,7 @@ def build_manifest(
         discount=config.discount,
         termination_penalty=config.termination_penalty,
         seed=preparation.seed,
-        sources=tuple(_source_record(number, source, summary) for number, source in enumerate(preparation.readers)),
+        sources=tuple(_source_record(number, source, fit.summary) for number, source in enumerate(preparation.readers)),
         shards=tuple(shards),
         totals=Totals(
             episodes=len(plan.index),
@@ -134,7 +134,7 @@ def build_manifest(
             steps=plan.index.steps,
             validation_steps=int(plan.index.lengths[plan.validation].sum()),
         ),
-        statistics=_statistics(preparation.readers, summary, discretizer, shards),
+        statistics=_statistics(preparation.readers, fit, shards),
         versions={name: version(name) for name in ("numpy", "pyarrow", "scipy")},
     )
 
@@ -158,13 +158,14 @@ def write_shards(
     source = (MemorySource(episodes, spaces), SourceConfig(id="memory"))
     preparation = Preparation.of([source], config or DataConfig(), seed)
     summary = merge([summarise(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)])
-    plan = plan_shards(preparation, summary)
+    fit = fit_summary(preparation, summary)
+    plan = ShardPlan.of(preparation, fit)
     records = []
     for number, places in enumerate(plan.shards):
         rows = read_episodes(preparation.readers, plan.index.take(places))
         pairs = ((episode, split_of(held)) for (_, episode), held in zip(rows, plan.validation[places], strict=True))
         records.append(write_shard(Folder(folder), number, pairs, plan.settings))
-    manifest = build_manifest(preparation, summary, plan, records)
+    manifest = build_manifest(preparation, fit, plan, records)
     write_manifest(folder, manifest)
     return manifest
 
@@ -223,9 +224,8 @@ def _source_record(number: int, source: Source, summary: Summary) -> SourceRecor
     )
 
 
-def _statistics(
-    sources: Sequence[Source], summary: Summary, discretizer: Discretizer, shards: Sequence[ShardRecord]
-) -> Statistics:
+def _statistics(sources: Sequence[Source], fit: Fit, shards: Sequence[ShardRecord]) -> Statistics:
+    summary, layout = fit.summary, fit.discretizer.layout
     returns = []
     for number, source in enumerate(sources):
         mine, dropped = summary.sources == number, int((summary.invalid_sources == number).sum())
@@ -240,7 +240,6 @@ def _statistics(
                     dropped,
                 )
             )
-    layout = discretizer.layout
     names = [*layout.observation_names, *(f"action[{i}]" for i in range(layout.action_dim)), "reward", "value"]
     clipped = np.array([shard.clipped for shard in shards]).sum(axis=0)
     steps = int(summary.lengths.sum())
@@ -251,7 +250,7 @@ def _statistics(
             maximum=float(summary.highest[column]),
             mean=float(summary.mean[column]),
             deviation=float(np.sqrt(summary.squares[column] / steps)),
-            distinct=len(np.unique(summary.sample[:, column])),
+            distinct=int(fit.distinct[column]),
             bins=layout.bins[column],
             clipped=int(clipped[column]),
         )
@@ -260,6 +259,6 @@ def _statistics(
     return Statistics(
         returns=tuple(returns),
         dimensions=tuple(dimensions),
-        sampled_steps=len(summary.sample),
+        sampled_steps=fit.sampled_steps,
         invalid=tuple(summary.complaints[:MOST_COMPLAINTS].tolist()),
     )

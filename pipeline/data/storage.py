@@ -88,6 +88,17 @@ class Folder:
         except OSError as error:
             raise self._error(name, "written", error) from error
 
+    def remove(self, name: str) -> None:
+        """Removes the file `name`.
+
+        Raises:
+            StorageError: It cannot be removed.
+        """
+        try:
+            self._filesystem.delete_file(self._file(name))
+        except OSError as error:
+            raise self._error(name, "removed", error) from error
+
     def _file(self, name: str) -> str:
         return f"{self._path}/{name}"
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,10 @@ class Summary:
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
     sample: NDArray[np.float64]
+
+    def without_sample(self) -> "Summary":
+        """Returns the summary with an empty sample, which is all of its size."""
+        return replace(self, sample=self.sample[:0])
 
     def to_bytes(self) -> bytes:
         """Returns the summary as an uncompressed `.npz`."""

@@ -1,0 +1,41 @@
+"""The validation report as a table for the terminal."""
+
+from rich import box
+from rich.table import Table
+
+from pipeline.data.statistics import Statistics
+
+
+def statistics_table(statistics: Statistics) -> Table:
+    """Returns one row per source: how much it holds and what its episodes earned."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("data", overflow="fold")
+    for heading in ("episodes", "steps", "mean return", "least / median / greatest", "ended / cut"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in statistics.returns:
+        places = entry.quantiles[0], entry.quantiles[len(entry.quantiles) // 2], entry.quantiles[-1]
+        table.add_row(
+            entry.source,
+            f"{entry.episodes:,}",
+            f"{entry.steps:,}",
+            f"{entry.mean:,.1f} ± {entry.deviation:,.1f}",
+            " / ".join(f"{number:,.1f}" for number in places),
+            f"{entry.terminations:,} / {entry.truncations:,}",
+        )
+    return table
+
+
+def statistics_notes(statistics: Statistics) -> list[str]:
+    """Returns one sentence for each thing that a reader of the table should know beside it."""
+    notes = []
+    dropped = sum(entry.dropped_episodes for entry in statistics.returns)
+    if dropped:
+        notes.append(f"{dropped:,} episodes with NaN or infinite values were left out: {statistics.invalid[0]}, ...")
+    few = statistics.few_values
+    if few:
+        shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        notes.append(f"Fewer distinct values than bins, and so fewer bins: {shown} ({len(few)} of the dimensions)")
+    clipped = sum(dimension.clipped for dimension in statistics.dimensions)
+    if clipped:
+        notes.append(f"{clipped:,} values lie outside the bin edges and have the outer bins' tokens")
+    return notes

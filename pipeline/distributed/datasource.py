@@ -1,0 +1,94 @@
+"""Ray Data's way to our episodes: one read task per range, each reduced to one row where it is read."""
+
+import resource
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from ray.data import Datasource, ReadTask
+from ray.data.block import Block, BlockMetadata
+
+from pipeline.data.index import EpisodeIndex, read_episodes
+from pipeline.data.sources import Source
+from pipeline.errors import PipelineError
+from pipeline.records import Episode
+
+Reduce = Callable[[int, Iterator[tuple[int, Episode]]], bytes]
+
+
+@dataclass(frozen=True)
+class EpisodeRange:
+    """Consecutive episodes that one task reads.
+
+    Attributes:
+        number: Place of the range among all ranges.
+        index: Its episodes.
+    """
+
+    number: int
+    index: EpisodeIndex
+
+
+@dataclass(frozen=True)
+class ReducedRange:
+    """What a task made of its range.
+
+    Attributes:
+        number: Of the range.
+        content: What the reduction returned.
+        error: Message of the error that a user can put right, "" if there was none.
+        kind: Name of that error's class.
+        peak_bytes: Most memory that the task's process has ever held.
+    """
+
+    number: int
+    content: bytes
+    error: str
+    kind: str
+    peak_bytes: int
+
+
+class EpisodeDatasource(Datasource):  # type: ignore[misc]  # Ray has no types
+    """Reads ranges of episodes and reduces each to bytes, so that episodes never travel between processes.
+
+    An error of the data comes back as a row: raised in a task, Ray Data would print its traceback several times, and
+    which of two bad episodes is reported would depend on timing.
+
+    Args:
+        sources: Small and picklable; a task opens what it needs.
+        ranges: In order.
+        reduce: Takes the number of a range and its episodes, one in memory at a time.
+    """
+
+    def __init__(self, sources: Sequence[Source], ranges: Sequence[EpisodeRange], reduce: Reduce) -> None:
+        super().__init__()
+        self._sources, self._ranges, self._reduce = list(sources), list(ranges), reduce
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Returns a guess of the rows' bytes; what is read stays in the tasks."""
+        return len(self._ranges) * 1024
+
+    def get_read_tasks(
+        self,
+        parallelism: int,  # noqa: ARG002 (Ray's signature)
+        per_task_row_limit: int | None = None,
+        data_context: object = None,  # noqa: ARG002
+    ) -> list[ReadTask]:
+        """Returns one task per range, whatever the parallelism: results must not depend on it."""
+        return [self._task(part, per_task_row_limit) for part in self._ranges]
+
+    def _task(self, part: EpisodeRange, per_task_row_limit: int | None) -> ReadTask:
+        metadata = BlockMetadata(num_rows=1, size_bytes=1024, exec_stats=None, input_files=None)
+        sources, reduce = self._sources, self._reduce
+        return ReadTask(lambda: _reduced(sources, part, reduce), metadata, per_task_row_limit=per_task_row_limit)
+
+
+def _reduced(sources: Sequence[Source], part: EpisodeRange, reduce: Reduce) -> Iterable[Block]:
+    content, error, kind = b"", "", ""
+    try:
+        content = reduce(part.number, read_episodes(sources, part.index))
+    except PipelineError as caught:
+        error, kind = str(caught), type(caught).__name__
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    row = {"number": part.number, "content": content, "error": error, "kind": kind, "peak_bytes": peak}
+    yield pa.Table.from_pylist([row])

@@ -1,0 +1,219 @@
+"""Prepares token shards on Ray Data: one pass finds the bin edges, a second one encodes and writes.
+
+The ranges of episodes that tasks work on follow from the data alone, and what the tasks return is merged in the order
+of the ranges, so the bytes are the same for any number of workers.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import ray
+from rich.console import Console
+
+from pipeline import errors
+from pipeline.collection.dataset import dataset_folder
+from pipeline.configuration import claim_folder
+from pipeline.data.config import SourceConfig
+from pipeline.data.fit import Fit
+from pipeline.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest, write_manifest
+from pipeline.data.preparation import Preparation, ShardPlan, build_manifest, fit_summary, split_of
+from pipeline.data.resolve import resolve_sources
+from pipeline.data.shards import ShardSettings, finished_shard, write_shard
+from pipeline.data.statistics_table import statistics_notes, statistics_table
+from pipeline.data.storage import Folder, Location
+from pipeline.data.summary import Summary, SummarySettings, merge, summarise
+from pipeline.distributed.datasource import EpisodeDatasource, EpisodeRange, Reduce, ReducedRange
+from pipeline.distributed.session import cluster_cpus
+from pipeline.errors import DataError
+from pipeline.experiment import Experiment
+from pipeline.progress import Progress
+from pipeline.records import Episode
+from pipeline.run_folder import RunFolder
+
+FIT_NAME = "fit.npz"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation gave.
+
+    Attributes:
+        manifest: Of the shards.
+        peak_bytes: Most memory that any process of a task has ever held.
+    """
+
+    manifest: Manifest
+    peak_bytes: int
+
+
+def prepare(experiment: Experiment, run: RunFolder) -> None:
+    """Turns the experiment's data sets into token shards with a manifest; a Ray session must be running.
+
+    Called again it goes on with the bin edges and shards that are there, and does nothing where the manifest is.
+
+    Raises:
+        DataError: A data set that is missing, empty, malformed or not supported.
+        ConfigError: Keys or columns that do not exist, or fewer bins than a discrete action has choices.
+        ManifestError: `data.discretizer_from` names shards of other columns.
+        StorageError: A location that cannot be read or written.
+        RunFolderError: The run's shards were made with another configuration.
+    """
+    config = experiment.data
+    location = config.output or run.shards
+    claim_folder(run.shards, _identity(experiment), "token shards")
+    with Progress("prepare", unit="steps") as progress:
+        if Folder(location).exists(MANIFEST_NAME):
+            totals = read_manifest(location).totals
+            progress.finish(f"{totals.steps:,} steps are there already")
+            return
+        collected = SourceConfig(id=experiment.collect.dataset_id, root=str(run.behaviour))
+        if not config.sources and not dataset_folder(run.behaviour, collected.id).exists():
+            raise DataError(
+                f"data.sources is empty and {run.behaviour} has no data set {collected.id}; expected one or the other. "
+                "Run jobs/collect.py first, or name a data set."
+            )
+        preparation = Preparation.of(resolve_sources(config, collected), config, experiment.seed)
+        manifest = prepare_shards(preparation, location, progress).manifest
+        progress.finish(_last_line(manifest))
+    _print_report(manifest)
+
+
+def prepare_shards(preparation: Preparation, location: Location, progress: Progress) -> Prepared:
+    """Writes shards and manifest of a preparation; see `prepare`.
+
+    Args:
+        preparation: What to prepare.
+        location: Folder or URI of the shards.
+        progress: Shows the steps of both passes, each step counted half in each.
+    """
+    stage = _Stage(preparation, Folder(location), progress)
+    fit = stage.fit()
+    plan = ShardPlan.of(preparation, fit)
+    manifest = build_manifest(preparation, fit, plan, stage.write(plan))
+    write_manifest(location, manifest)
+    stage.clean()
+    return Prepared(manifest, stage.peak_bytes)
+
+
+class _Stage:
+    """The driver's side of the two passes."""
+
+    def __init__(self, preparation: Preparation, folder: Folder, progress: Progress) -> None:
+        self._preparation = preparation
+        self._folder = folder
+        self._progress = progress
+        self.peak_bytes = 0
+        self._half_steps = 0
+        progress.update(0, total=preparation.index.steps)
+
+    def fit(self) -> Fit:
+        """Returns the bin edges of an earlier run over the same data, or finds them."""
+        key = self._key()
+        if self._folder.exists(FIT_NAME):
+            known = Fit.from_bytes(self._folder.read(FIT_NAME), key)
+            if known is not None:
+                return known
+        index = self._preparation.index
+        blocks = index.blocks(self._preparation.config.steps_per_shard)
+        ranges = [EpisodeRange(number, index.take(places)) for number, places in enumerate(blocks)]
+        reduce = partial(_summarised, settings=self._preparation.summary_settings)
+        summaries = [Summary.from_bytes(row.content) for row in self._run(ranges, reduce, "fit")]
+        fit = fit_summary(self._preparation, merge(summaries))
+        self._folder.write(FIT_NAME, fit.to_bytes(key))
+        return fit
+
+    def write(self, plan: ShardPlan) -> list[ShardRecord]:
+        """Writes the shards that are not there yet; returns the records of all."""
+        self._half_steps = self._preparation.index.steps
+        records: dict[int, ShardRecord] = {}
+        ranges = []
+        for number, places in enumerate(plan.shards):
+            known = finished_shard(self._folder, number, plan.settings)
+            if known is None:
+                ranges.append(EpisodeRange(number, plan.index.take(places)))
+            else:
+                records[number] = known
+                self._half_steps += known.steps
+        held_out = {part.number: plan.validation[plan.shards[part.number]].tolist() for part in ranges}
+        reduce = partial(_written, folder=str(self._folder), held_out=held_out, settings=plan.settings)
+        for row in self._run(ranges, reduce, "write"):
+            records[row.number] = ShardRecord.model_validate_json(row.content)
+        return [records[number] for number in sorted(records)]
+
+    def clean(self) -> None:
+        """Removes what only an unfinished preparation needs, and what killed processes left behind."""
+        for name in self._folder.names():
+            if name == FIT_NAME or name.endswith(".partial"):
+                self._folder.remove(name)
+
+    def _key(self) -> str:
+        """Returns what the fit depends on and the claimed configuration does not say: the data sets' content."""
+        prints = [source.fingerprint() for source in self._preparation.readers]
+        return json.dumps([prints, self._preparation.seed, self._preparation.config.identity()], sort_keys=True)
+
+    def _run(self, ranges: Sequence[EpisodeRange], reduce: Reduce, step: str) -> Iterator[ReducedRange]:
+        """Yields what the tasks made of their ranges, in the order of the ranges.
+
+        Raises:
+            PipelineError: The first range, in the order of the data, that met an error of the user's.
+        """
+        if not ranges:
+            return
+        workers = self._preparation.config.num_workers or cluster_cpus()
+        dataset = ray.data.read_datasource(
+            EpisodeDatasource(self._preparation.readers, ranges, reduce),
+            override_num_blocks=len(ranges),
+            # More workers than ranges would make Ray Data warn.
+            concurrency=min(workers, len(ranges)),
+            num_cpus=1,
+        )
+        for part, row in zip(ranges, dataset.iter_rows(), strict=True):
+            result = ReducedRange(**row)
+            if result.error:
+                raise getattr(errors, result.kind)(result.error)
+            assert result.number == part.number, "rows must come in the order of the ranges"
+            self.peak_bytes = max(self.peak_bytes, result.peak_bytes)
+            self._half_steps += part.index.steps
+            self._progress.update(self._half_steps / 2, step=step)
+            yield result
+
+
+def _summarised(_number: int, episodes: Iterator[tuple[int, Episode]], settings: SummarySettings) -> bytes:
+    return summarise(episodes, settings).to_bytes()
+
+
+def _written(
+    number: int,
+    episodes: Iterator[tuple[int, Episode]],
+    folder: str,
+    held_out: dict[int, list[bool]],
+    settings: ShardSettings,
+) -> bytes:
+    pairs = ((episode, split_of(held)) for (_, episode), held in zip(episodes, held_out[number], strict=True))
+    return write_shard(Folder(folder), number, pairs, settings).model_dump_json().encode()
+
+
+def _identity(experiment: Experiment) -> dict[str, object]:
+    identity: dict[str, object] = {"seed": experiment.seed, "data": experiment.data.identity()}
+    if not experiment.data.sources:
+        identity["environment"] = experiment.environment.identity()
+        identity["collect"] = experiment.collect.identity()
+    return identity
+
+
+def _last_line(manifest: Manifest) -> str:
+    totals = manifest.totals
+    size = sum(shard.bytes for shard in manifest.shards)
+    return (
+        f"{totals.steps:,} steps in {totals.episodes:,} episodes ({totals.validation_episodes:,} for validation), "
+        f"{len(manifest.shards)} shards, {size / totals.steps:.1f} bytes a step"
+    )
+
+
+def _print_report(manifest: Manifest) -> None:
+    console = Console(highlight=False)
+    console.print(statistics_table(manifest.statistics))
+    for note in statistics_notes(manifest.statistics):
+        console.print(note, markup=False)
