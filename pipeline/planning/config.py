@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.configuration import Config
+from pipeline.errors import ConfigError
 
 
 class PlanningConfig(Config):
@@ -43,3 +44,12 @@ class PlanningConfig(Config):
         description="Of the products inside the model's blocks; auto is float32 on a CPU and bfloat16 on CUDA. Norms, "
         "softmax, logits and scores stay float32.",
     )
+
+    @model_validator(mode="after")
+    def _plans_are_long_enough(self) -> "PlanningConfig":
+        if self.plan_every > self.horizon:
+            raise ConfigError(
+                f"planning.plan_every is {self.plan_every}; expected at most planning.horizon, {self.horizon}: a plan "
+                "has no more actions."
+            )
+        return self

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.planning.encoding import WindowEncoder
 from pipeline.planning.selection import Kept
-from pipeline.planning.weights import Weights
+from pipeline.planning.weights import Weights, padded_rows
 from pipeline.tokens.layout import TransitionLayout
 
 _SLIDE_ROWS = 64
@@ -51,7 +51,8 @@ class Decoder:
         self.heads = weights.heads
         self.window = (weights.positions.shape[0] + 1) // layout.transition_dim
         self._context_encoder = WindowEncoder(weights, layout, shape.context, range(layout.observation_dim))
-        if shape.context + shape.horizon > self.window:
+        self._slides = shape.context + shape.horizon > self.window
+        if self._slides:
             value = range(layout.value, layout.transition_dim)
             self._slide_encoder = WindowEncoder(weights, layout, self.window - 1, value)
         self._branch_tokens = layout.action_dim + 1
@@ -59,8 +60,8 @@ class Decoder:
 
     def _allocate(self) -> None:
         shape, device, dtype = self.shape, self.weights.tokens.device, self.weights.product_dtype
-        past = min(shape.horizon, self.window) * (self.layout.transition_dim - 1)
-        length = past + self._branch_tokens * shape.copies
+        transitions = self.window if self._slides else shape.horizon
+        length = transitions * (self.layout.transition_dim - 1) + self._branch_tokens * shape.copies
         size = (shape.episodes, self.heads, shape.beam_width, length, self.weights.width // self.heads)
         self._own = [
             (torch.zeros(size, device=device, dtype=dtype), torch.zeros(size, device=device, dtype=dtype))
@@ -84,7 +85,7 @@ class Decoder:
         self._bias_E1L = self._bias(self._context_encoder.visible(transitions_E))
         self._length, self._branched = 0, 0
         self._transitions_E = transitions_E.clone()
-        return self.weights.logits(x, self.layout.observation_dim - 1)
+        return self.weights.logits(padded_rows(x), self.layout.observation_dim - 1)[: len(x)]
 
     def _bias(self, visible_EL: Tensor) -> Tensor:
         zeros = torch.zeros(visible_EL.shape, device=visible_EL.device, dtype=self.weights.product_dtype)
@@ -114,18 +115,19 @@ class Decoder:
         episodes, beams, queries = tokens_EKQ.shape
         transition_dim, bins = self.layout.transition_dim, self.layout.num_bins
         position_E11W = self.weights.positions[self._transitions_E * transition_dim + dimension][:, None, None]
-        x = (self.weights.tokens[tokens_EKQ + dimension * bins] + position_E11W).flatten(0, 2)
+        rows = tokens_EKQ.numel()
+        x = padded_rows((self.weights.tokens[tokens_EKQ + dimension * bins] + position_E11W).flatten(0, 2))
         for index, layer in enumerate(self.weights.layers):
-            qkv = self.weights.queries_keys_values(layer, x).view(episodes, beams, queries, 3, self.heads, -1)
+            qkv = self.weights.queries_keys_values(layer, x)[:rows].view(episodes, beams, queries, 3, self.heads, -1)
             q, k, v = qkv.permute(3, 0, 4, 1, 2, 5)
             if at is not None:
                 own_k, own_v = self._own[index]
                 own_k[..., at : at + queries, :] = k
                 own_v[..., at : at + queries, :] = v
             y = self._attend(index, q.reshape(-1, queries, q.shape[-1]))
-            y = y.view(episodes, self.heads, beams, queries, -1).permute(0, 2, 3, 1, 4).reshape(x.shape)
-            x = self.weights.after_attention(layer, x, y)
-        return self.weights.logits(x, dimension)
+            y = y.view(episodes, self.heads, beams, queries, -1).permute(0, 2, 3, 1, 4).reshape(rows, -1)
+            x = self.weights.after_attention(layer, x, padded_rows(y))
+        return self.weights.logits(x, dimension)[:rows]
 
     def _attend(self, index: int, q: Tensor) -> Tensor:
         """Returns (E H K, Q, d) for queries in that order, over both parts in one softmax."""
@@ -197,4 +199,5 @@ class Decoder:
         self._bias_E1L = self._bias(visible_EL)
         self._length = length
         self._transitions_E = transitions_E - 1
-        return self.weights.logits(torch.cat(last), self.layout.value).view(*past_EKTD.shape[:2], -1)
+        logits = self.weights.logits(padded_rows(torch.cat(last)), self.layout.value)
+        return logits[: len(window)].view(*past_EKTD.shape[:2], -1)

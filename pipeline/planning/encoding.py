@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.planning.weights import Weights
+from pipeline.planning.weights import Weights, padded_rows
 from pipeline.tokens.layout import TransitionLayout
 
 KeysValues = list[tuple[Tensor, Tensor]]
@@ -64,16 +64,14 @@ class WindowEncoder:
         visible_BL = self.visible(transitions_B)
         # A masked token sees itself: a softmax over nothing would be NaN.
         mask_B1LL = (self._causal_LL & visible_BL[:, None, :] | self._self_LL & ~visible_BL[:, :, None])[:, None]
+        shape = x.shape
+        x = padded_rows(x.flatten(0, 1))
         keys_values = []
         for layer in self.weights.layers:
-            q, k, v = self._heads(self.weights.queries_keys_values(layer, x))
+            qkv = self.weights.queries_keys_values(layer, x)[: tokens_BL.numel()]
+            q, k, v = qkv.view(*shape[:2], 3, self.weights.heads, -1).permute(2, 0, 3, 1, 4)
             y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1LL, scale=1.0)
-            x = self.weights.after_attention(layer, x, y.transpose(1, 2).flatten(2))
+            x = self.weights.after_attention(layer, x, padded_rows(y.transpose(1, 2).reshape(tokens_BL.numel(), -1)))
             stored = slice(0, -1) if self._tail_is_value else slice(None)
             keys_values.append((k[:, :, stored], v[:, :, stored]))
-        return x[:, -1], keys_values
-
-    def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, length, _ = qkv.shape
-        q, k, v = qkv.view(batch, length, 3, self.weights.heads, -1).permute(2, 0, 3, 1, 4)
-        return q, k, v
+        return x[: tokens_BL.numel()].view(shape)[:, -1], keys_values

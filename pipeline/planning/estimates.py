@@ -15,6 +15,6 @@ def estimates(logits_V: Tensor, centers_N: Tensor, config: PlanningConfig) -> Te
     """
     probabilities_N = torch.softmax(logits_V, dim=-1)[..., :-1]
     if config.value_estimate == "mean":
-        return probabilities_N @ centers_N
+        return (probabilities_N * centers_N).sum(dim=-1)
     below = (probabilities_N.cumsum(dim=-1) < config.value_percentile).sum(dim=-1)
     return centers_N[below.clamp(max=len(centers_N) - 1)]

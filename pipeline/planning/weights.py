@@ -27,6 +27,16 @@ class LayerWeights:
     contract: Affine
 
 
+ROW_BLOCK = 16
+"""Matrix products get a multiple of so many rows. A row that is left over alone takes another kernel, with other last
+bits (MKL 2024: at 5, 9, 17 rows), and an episode's result would depend on its slot."""
+
+
+def padded_rows(x_RW: Tensor) -> Tensor:
+    """Returns `x_RW` with rows of zeros behind it, up to a multiple of `ROW_BLOCK`."""
+    return functional.pad(x_RW, (0, 0, 0, -x_RW.shape[0] % ROW_BLOCK))
+
+
 class Weights:
     """Copies of a model's weights on one device.
 
@@ -49,6 +59,9 @@ class Weights:
         self.layers = [self._layer(cast(Block, block)) for block in model.blocks]
         self.norm = self._norm(model.norm)
         self.head_DVW = self._stream(model.head.weight)
+        # Bins that a dimension lacks get -inf by way of a bias, which costs no pass of its own.
+        self.head_bias_DV = torch.zeros_like(self.head_DVW[..., 0])
+        self.head_bias_DV.masked_fill_(model.unused_bins.to(device), -torch.inf)
 
     def _stream(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self._device, self.dtype, copy=True)
@@ -91,4 +104,5 @@ class Weights:
 
     def logits(self, x_RW: Tensor, dimension: int) -> Tensor:
         """Returns the (R, V) logits after an input of `dimension`; one head, not all D."""
-        return functional.linear(functional.layer_norm(x_RW, x_RW.shape[-1:], *self.norm), self.head_DVW[dimension])
+        normed = functional.layer_norm(x_RW, x_RW.shape[-1:], *self.norm)
+        return functional.linear(normed, self.head_DVW[dimension], self.head_bias_DV[dimension])
