@@ -17,9 +17,8 @@ from pipeline.configuration import Config
 from pipeline.data.config import DataConfig
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import RunFolderError
-from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.scores import ScoreReference
-from pipeline.evaluation.summary import across_trainings, read_summary
+from pipeline.evaluation.summary import across_trainings
 from pipeline.models.config import ModelConfig
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
@@ -121,21 +120,20 @@ def read_run(run: RunFolder) -> ComparedRun:
     """
     record = RunRecord(run)
     config, manifest = record.config, record.manifest
-    if config is None or manifest is None or not run.summary.exists():
+    if config is None or manifest is None or record.summary is None:
         raise RunFolderError(
             f"{run.root} has no config.yaml, no shards or no summary.json; expected an evaluated run. "
             "Run jobs/run.py with its configuration first."
         )
-    summary = read_summary(run.summary)
+    summary = record.summary
     reference = summary["reference"]
-    stores = {method: EpisodeStore(run.episodes(method)) for method in summary["methods"]}
     return ComparedRun(
         name=run.root.name,
         environment=summary["environment"],
         data_set=" + ".join(source.name for source in manifest.sources),
         settings=_settings(run, config),
         reference=reference and ScoreReference(reference["name"], reference["random"], reference["expert"]),
-        episodes={method: [e for e in store.read() if not e.error] for method, store in stores.items()},
+        episodes={method: [e for e in results if not e.error] for method, results in record.episodes.items()},
     )
 
 

@@ -155,6 +155,30 @@ def decision_times(episodes: Mapping[str, Sequence[EpisodeResult]], methods: Seq
     )
 
 
+@styled
+def predicted_returns(episodes: Mapping[str, Sequence[EpisodeResult]], methods: Sequence[str]) -> Drawing:
+    """What each method predicted at the first step against what it got, both discounted; the diagonal is perfect."""
+    palette = colours(methods)
+    figure, (ax,) = canvas(3.0)
+    ends: list[float] = []
+    for method in methods:
+        pairs = [(e.predicted_return, e.discounted_return) for e in episodes[method] if not e.error]
+        predicted, achieved = np.array([pair for pair in pairs if np.isfinite(pair).all()]).T
+        ax.scatter(predicted, achieved, s=14, color=palette[method], alpha=0.6, linewidths=0, label=label(method))
+        ends += [predicted.min(), predicted.max(), achieved.min(), achieved.max()]
+    diagonal = (min(ends), max(ends))
+    ax.plot(diagonal, diagonal, color=palette[DATA], linestyle=(0, (3, 3)), linewidth=1.2)
+    ax.set_xlabel("predicted discounted return")
+    ax.set_ylabel("achieved discounted return")
+    ax.legend(loc="best")
+    return drawing(
+        figure,
+        "Predicted and achieved return",
+        f"Predicted against achieved discounted return of {', '.join(label(method) for method in methods)}.",
+        "One dot for each episode, predicted at its first step. On the dashed line prediction and outcome agree.",
+    )
+
+
 def _method_axis(ax: Any, methods: Sequence[str]) -> None:
     ax.set_yticks(range(len(methods)), [label(method) for method in methods], color=INK)
     ax.set_ylim(len(methods) - 0.5, -0.6)

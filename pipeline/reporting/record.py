@@ -14,7 +14,6 @@ from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.summary import read_summary
 from pipeline.records import EpisodeResult
-from pipeline.reporting.methods import DATA
 from pipeline.reporting.table import ResultRow, result_rows
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import LoadedCheckpoint, best_checkpoint, list_checkpoints, load_checkpoint
@@ -65,15 +64,19 @@ class RunRecord:
 
     @cached_property
     def checkpoint(self) -> LoadedCheckpoint | None:
-        """The best checkpoint by validation loss."""
+        """The checkpoint that is evaluated: the configured one, else the best by validation loss."""
+        configured = self.config and self.config["evaluation"]["checkpoint"]
+        if configured:
+            return load_checkpoint(Path(configured))
         folders = list_checkpoints(self.run.checkpoints)
         return load_checkpoint(best_checkpoint(self.run.checkpoints)) if folders else None
 
     @cached_property
     def episodes(self) -> dict[str, list[EpisodeResult]]:
-        """Evaluation episodes of the methods in the result table."""
-        stores = {row.method: EpisodeStore(self.run.episodes(row.method)) for row in self.rows if row.method != DATA}
-        return {method: results for method, store in stores.items() if (results := store.read())}
+        """The episodes behind the result table, failed ones too."""
+        methods = self.summary["methods"] if self.summary else {}
+        counts = {method: entry["episodes"] + entry["failed"] for method, entry in methods.items()}
+        return {method: EpisodeStore(self.run.episodes(method)).read(count) for method, count in counts.items()}
 
     @staticmethod
     def _shown(path: Path) -> str:

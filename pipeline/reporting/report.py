@@ -7,7 +7,6 @@ from pipeline.errors import RunFolderError
 from pipeline.reporting.page import render
 from pipeline.reporting.record import RunRecord
 from pipeline.reporting.sections import (
-    attention_section,
     configuration_section,
     data_section,
     evaluation_section,
@@ -17,6 +16,7 @@ from pipeline.reporting.sections import (
     training_section,
     video_section,
 )
+from pipeline.reporting.sections_model import attention_section, plan_section
 from pipeline.reporting.table import print_summary
 from pipeline.run_folder import RunFolder
 
@@ -25,6 +25,7 @@ SECTIONS = (
     data_section,
     training_section,
     evaluation_section,
+    plan_section,
     attention_section,
     sweep_section,
     video_section,

@@ -3,24 +3,25 @@
 A missing input gives a section that says so; a broken one raises the error of the package that reads it.
 """
 
-from itertools import pairwise
+import math
 from pathlib import Path
 
 from pipeline.data.manifest import Manifest
-from pipeline.data.shards import read_tokens
 from pipeline.evaluation.sweep import TABLE, SweepRow, read_table
-from pipeline.reporting.attention import attention_plot, attention_weights
 from pipeline.reporting.methods import colours
 from pipeline.reporting.page import Grid, Section
-from pipeline.reporting.plots import decision_times, loss_by_kind, returns_by_method, returns_by_source, total_loss
+from pipeline.reporting.plots import (
+    decision_times,
+    loss_by_kind,
+    predicted_returns,
+    returns_by_method,
+    returns_by_source,
+    total_loss,
+)
 from pipeline.reporting.plots_sweep import heat_map_settings, pareto_plot, return_heat_map, time_heat_map
 from pipeline.reporting.provenance import commit, hardware, versions
 from pipeline.reporting.record import RunRecord
 from pipeline.reporting.table import NOTHING, decimals, interval_text, result_cells, score_note
-from pipeline.tokens.discretizer import Tokens
-
-ATTENTION_TRANSITIONS = 6
-"""Transitions of the window whose attention is drawn: more would be too fine to see."""
 
 
 def result_section(record: RunRecord) -> Section:
@@ -99,6 +100,8 @@ def evaluation_section(record: RunRecord) -> Section:
         return Section("Evaluation", missing=f"No evaluation episodes yet: run {record.command('evaluate')}.")
     methods = [row.method for row in record.rows if row.method in record.episodes]
     drawings = [returns_by_method(record.episodes, record.rows), decision_times(record.episodes, methods)]
+    predicting = [m for m in methods if any(math.isfinite(result.predicted_return) for result in record.episodes[m])]
+    drawings += [predicted_returns(record.episodes, predicting)] if predicting else []
     failed = [result for method in methods for result in record.episodes[method] if result.error]
     lost = sum(result.attempts > 1 for method in methods for result in record.episodes[method])
     text = f"Episodes that failed in the environment: {len(failed)}; started again after a lost actor: {lost}."
@@ -135,32 +138,6 @@ def _mark(row: SweepRow) -> str:
         "too slow": not row.feasible,
     }
     return ", ".join(name for name, applies in marks.items() if applies)
-
-
-def attention_section(record: RunRecord) -> Section:
-    """Attention of the first and the third layer on one held-out window."""
-    if record.checkpoint is None or record.manifest is None:
-        return Section("Attention", missing=f"No checkpoint with its shards yet: run {record.command('train')}.")
-    model = record.checkpoint.model
-    window = _held_out_window(record, min(ATTENTION_TRANSITIONS, model.config.window_transitions))
-    if window is None:
-        missing = (
-            f"No held-out episode is long enough: raise data.validation_share and run {record.command('prepare')}."
-        )
-        return Section("Attention", missing=missing)
-    # Two layers, as in the paper's figure; a model of two has no third.
-    layers = sorted({0, min(2, model.config.layers - 1)})
-    weights = attention_weights(model, window.ravel()[: model.max_inputs], layers)
-    return Section("Attention", drawings=[attention_plot(weights, model.layout.transition_dim)])
-
-
-def _held_out_window(record: RunRecord, transitions: int) -> Tokens | None:
-    """Returns the first (transitions, D) tokens of the first held-out episode that has as many, None without one."""
-    episodes = read_tokens(str(record.run.shards), "validation")
-    for start, end in pairwise(episodes.offsets):
-        if end - start >= transitions:
-            return episodes.tokens[start : start + transitions]
-    return None
 
 
 def video_section(record: RunRecord) -> Section:

@@ -15,7 +15,12 @@ def empty_run(tmp_path: Path) -> MadeRun:
     """A run folder in which no stage has run."""
     model = {"layers": 3, "heads": 2, "width": 16, "window_transitions": 6}
     experiment = Experiment.model_validate(
-        {"name": "made", "model": model, "planning": {"context_transitions": 2, "horizon": 3}}
+        {
+            "name": "made",
+            "environment": {"id": "Pendulum-v1", "max_episode_steps": 40},
+            "model": model,
+            "planning": {"context_transitions": 2, "horizon": 3, "beam_width": 4},
+        }
     )
     folder = RunFolder(tmp_path / "runs" / "made")
     folder.root.mkdir(parents=True)

@@ -129,15 +129,16 @@ def write_evaluation(
     manifest: Manifest,
     methods: dict[str, float],
     reference: ScoreReference | None = None,
-    episodes: int = 20,
+    further: tuple[EpisodeResult, ...] = (),
 ) -> None:
-    """Episodes that swing around each method's mean, and their summary."""
+    """20 episodes that swing around each method's mean, `further` ones, and their summary."""
     results = {}
     for method, mean in methods.items():
-        returns = mean + 8 * np.sin(np.arange(episodes))
+        returns = mean + 8 * np.sin(np.arange(20))
         results[method] = [result(method, i, float(value)) for i, value in enumerate(returns)]
+        results[method] += [episode for episode in further if episode.method == method]
         EpisodeStore(folder.episodes(method)).add(results[method])
-    write_summary(folder.summary, build_summary(results, manifest, "Hopper-v5", reference))
+    write_summary(folder.summary, build_summary(results, manifest, "Pendulum-v1", reference))
 
 
 def write_sweep(folder: RunFolder) -> None:

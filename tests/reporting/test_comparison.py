@@ -117,7 +117,7 @@ def test_an_interval_stands_behind_its_mean() -> None:
 
 def test_an_evaluated_run_is_read_from_its_folder(made_run: MadeRun) -> None:
     run = read_run(made_run.folder)
-    assert (run.name, run.environment, run.data_set) == ("made", "Hopper-v5", "own/pendulum/mixed-v0")
+    assert (run.name, run.environment, run.data_set) == ("made", "Pendulum-v1", "own/pendulum/mixed-v0")
     assert {method: len(episodes) for method, episodes in run.episodes.items()} == {
         "random": 20,
         "behaviour_cloning": 20,

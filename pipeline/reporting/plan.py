@@ -1,0 +1,127 @@
+"""One plan put to the test: what it predicts against what happens when it is executed to its end.
+
+Shape letters: O observation_dim, A action_dim, H horizon, h <= H steps that the environment made.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from pipeline.data.spaces import Spaces
+from pipeline.evaluation.rollout import Environment
+from pipeline.planning.policies import Policy
+from pipeline.reporting.figures import Drawing, canvas, drawing, styled
+from pipeline.reporting.methods import colours
+from pipeline.tokens.discretizer import Discretizer
+
+PANELS = 6
+ACTUAL = "#848d99"
+
+
+@dataclass(frozen=True)
+class PlanTrace:
+    """A plan and its execution.
+
+    Attributes:
+        step: Environment step at which it was made.
+        predicted_observations: (H, O) centres of the plan's tokens, the first row the current one.
+        predicted_rewards: (H,) estimates.
+        actual_observations: (h + 1, O), the first row the current one.
+        actual_rewards: (h,); h < H where the episode ended.
+    """
+
+    step: int
+    predicted_observations: NDArray[np.float64]
+    predicted_rewards: NDArray[np.float64]
+    actual_observations: NDArray[np.float64]
+    actual_rewards: NDArray[np.float64]
+
+
+def trace_plan(
+    policy: Policy,
+    environment: Environment,
+    spaces: Spaces,
+    discretizer: Discretizer,
+    seed: int,
+    warm_up: int,
+) -> PlanTrace | None:
+    """Acts for `warm_up` steps, then executes the next plan's actions without planning again.
+
+    Args:
+        policy: A planner; its slot 0 is used.
+        environment: Of the data's spaces.
+        spaces: Of the data.
+        discretizer: Of the model.
+        seed: Of the environment's reset and of the plan's random numbers.
+        warm_up: Steps before the plan, a multiple of planning.plan_every.
+
+    Returns:
+        None where the episode ends before the plan.
+    """
+    layout = discretizer.layout
+    policy.reset(0, seed)
+    raw, _ = environment.reset(seed=seed)
+    observation = spaces.flatten_observation(raw)
+    for _ in range(warm_up):
+        action = policy.act({0: observation})[0].action
+        raw, reward, terminated, truncated, _ = environment.step(spaces.environment_action(action))
+        if terminated or truncated:
+            return None
+        policy.record(0, action, float(reward))
+        observation = spaces.flatten_observation(raw)
+    plan = policy.act({0: observation})[0].plan
+    assert plan is not None, "a plan is due at multiples of plan_every"
+    observations, rewards = [observation], []
+    for action in plan.actions:
+        raw, reward, terminated, truncated, _ = environment.step(spaces.environment_action(action))
+        observations.append(spaces.flatten_observation(raw))
+        rewards.append(float(reward))
+        if terminated or truncated:
+            break
+    predicted = discretizer.decode_columns(plan.tokens[:, layout.observation], layout.observation)
+    return PlanTrace(warm_up, predicted, plan.rewards, np.stack(observations), np.array(rewards))
+
+
+def warm_up_steps(context_transitions: int, plan_every: int) -> int:
+    """Returns after how many steps the context is full and a plan is due."""
+    return math.ceil(context_transitions / plan_every) * plan_every
+
+
+@styled
+def plan_plot(trace: PlanTrace, names: Sequence[str], deviations: Sequence[float]) -> Drawing:
+    """Predicted and actual observations and rewards over the planned steps.
+
+    Args:
+        trace: The plan.
+        names: One name per observation dimension.
+        deviations: Standard deviation of each in the data; the dimensions that move most in these units are drawn.
+    """
+    horizon = len(trace.predicted_rewards)
+    moved = np.ptp(trace.actual_observations, axis=0) / np.maximum(deviations, 1e-12)
+    drawn = sorted(np.argsort(-moved, kind="stable")[: PANELS - 1].tolist())
+    planner = colours(())["trajectory_transformer"]
+    columns = 2
+    figure, axes = canvas(
+        0.7 + 1.15 * math.ceil((len(drawn) + 1) / columns), math.ceil((len(drawn) + 1) / columns), columns
+    )
+    panels = [(names[i], trace.actual_observations[:horizon, i], trace.predicted_observations[:, i]) for i in drawn]
+    panels.append(("reward", trace.actual_rewards, trace.predicted_rewards))
+    for ax, (name, actual, predicted) in zip(axes, panels, strict=False):
+        ax.plot(range(len(actual)), actual, color=ACTUAL, marker="o", markersize=3, label="actual")
+        ax.plot(range(len(predicted)), predicted, color=planner, marker="o", markersize=3, label="predicted")
+        ax.set_title(name)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    figure.supxlabel("environment steps after the plan was made", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    return drawing(
+        figure,
+        "Predicted and actual trajectory",
+        f"Predicted and actual observations and rewards of one plan of {horizon} steps.",
+        "The dimensions that moved most, in units of their deviation in the data. Predictions are centres of bins.",
+    )

@@ -1,0 +1,69 @@
+"""The sections of the report that run the model: one plan put to the test, and attention maps."""
+
+from itertools import pairwise
+
+from pipeline.data.shards import read_tokens
+from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.planning.config import PlanningConfig
+from pipeline.planning.policies import PlannerPolicy
+from pipeline.reporting.attention import attention_plot, attention_weights
+from pipeline.reporting.page import Section
+from pipeline.reporting.plan import plan_plot, trace_plan, warm_up_steps
+from pipeline.reporting.record import RunRecord
+from pipeline.tokens.discretizer import Tokens
+
+PLANNER = "trajectory_transformer"
+ATTENTION_TRANSITIONS = 6
+"""Transitions of the window whose attention is drawn: more would be too fine to see."""
+
+
+def plan_section(record: RunRecord) -> Section:
+    """One plan of the first evaluation episode against its execution."""
+    episodes = record.episodes.get(PLANNER)
+    if not episodes or record.checkpoint is None or record.config is None:
+        return Section("Plan", missing=f"No episodes of the planner yet: run {record.command('evaluate')}.")
+    manifest, seed = record.checkpoint.manifest, episodes[0].seed
+    planning = PlanningConfig.model_validate(record.config["planning"])
+    policy = PlannerPolicy(record.checkpoint.model, manifest.discretizer, planning, num_slots=1)
+    environment = make_environment(EnvironmentConfig.model_validate(record.config["environment"]))
+    warm_up = warm_up_steps(planning.context_transitions, planning.plan_every)
+    try:
+        trace = trace_plan(policy, environment, manifest.spaces, manifest.discretizer, seed, warm_up)
+    finally:
+        environment.close()
+    if trace is None:
+        return Section("Plan", missing=f"The episode of seed {seed} ended within the first {warm_up} steps.")
+    deviations = [dimension.deviation for dimension in manifest.statistics.dimensions]
+    text = (
+        f"The plan at step {trace.step} of the first evaluation episode, executed to its end without planning again. "
+        f"Its {len(trace.actual_rewards)} steps earned {trace.actual_rewards.sum():.4g}; it predicted "
+        f"{trace.predicted_rewards[: len(trace.actual_rewards)].sum():.4g}."
+    )
+    names = manifest.layout.observation_names
+    return Section("Plan", text=text, drawings=[plan_plot(trace, names, deviations[: len(names)])])
+
+
+def attention_section(record: RunRecord) -> Section:
+    """Attention of the first and the third layer on one held-out window."""
+    if record.checkpoint is None or record.manifest is None:
+        return Section("Attention", missing=f"No checkpoint with its shards yet: run {record.command('train')}.")
+    model = record.checkpoint.model
+    window = _held_out_window(record, min(ATTENTION_TRANSITIONS, model.config.window_transitions))
+    if window is None:
+        missing = (
+            f"No held-out episode is long enough: raise data.validation_share and run {record.command('prepare')}."
+        )
+        return Section("Attention", missing=missing)
+    # Two layers, as in the paper's figure; a model of two has no third.
+    layers = sorted({0, min(2, model.config.layers - 1)})
+    weights = attention_weights(model, window.ravel()[: model.max_inputs], layers)
+    return Section("Attention", drawings=[attention_plot(weights, model.layout.transition_dim)])
+
+
+def _held_out_window(record: RunRecord, transitions: int) -> Tokens | None:
+    """Returns the first (transitions, D) tokens of the first held-out episode that has as many, None without one."""
+    episodes = read_tokens(str(record.run.shards), "validation")
+    for start, end in pairwise(episodes.offsets):
+        if end - start >= transitions:
+            return episodes.tokens[start : start + transitions]
+    return None

@@ -1,0 +1,106 @@
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from pipeline.data.spaces import Spaces
+from pipeline.planning.beam import Plan
+from pipeline.planning.policies import Decision
+from pipeline.reporting.plan import PlanTrace, plan_plot, trace_plan, warm_up_steps
+from pipeline.tokens.discretizer import Discretizer
+from pipeline.tokens.layout import TransitionLayout
+
+LAYOUT = TransitionLayout.plain(observation_dim=1, action_dim=1, num_bins=10)
+DISCRETIZER = Discretizer(LAYOUT, np.tile(np.arange(11.0), (4, 1)))
+
+
+class Counting(gymnasium.Env[Any, Any]):
+    """Observes its step number, rewards the square of the action, and ends after `length` steps."""
+
+    observation_space = gymnasium.spaces.Box(0, 100, (1,))
+    action_space = gymnasium.spaces.Box(-10, 10, (1,))
+
+    def __init__(self, length: int) -> None:
+        self.length, self.actions, self.seeds = length, [], []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.seeds.append(seed)
+        return np.array([0.0]), {}
+
+    def step(self, action: Any) -> Any:
+        self.actions.append(float(action[0]))
+        done = len(self.actions) == self.length
+        return np.array([float(len(self.actions))]), float(action[0]) ** 2, done, False, {}
+
+
+class Scripted:
+    """Plans the actions 1, 2, 3 whenever it is asked, and remembers what it was told."""
+
+    num_slots = 1
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def reset(self, slot: int, seed: int) -> None:
+        self.told.append(("reset", slot, seed))
+
+    def act(self, observations: Mapping[int, Any]) -> dict[int, Decision]:
+        self.told.append(("act", float(observations[0][0])))
+        tokens = np.array([[4, 1, 0, 0], [5, 2, 0, 0], [6, 3, 0, 0]])
+        plan = Plan(tokens, np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 4.5, 9.0]), np.zeros(3), 14.5)
+        return {0: Decision(plan.actions[0], 14.5, plan)}
+
+    def record(self, slot: int, action: Any, reward: float) -> None:
+        self.told.append(("record", float(action[0]), reward))
+
+
+def traced(length: int, warm_up: int = 2) -> tuple[PlanTrace | None, Counting, Scripted]:
+    environment, policy = Counting(length), Scripted()
+    trace = trace_plan(policy, environment, Spaces.plain(1, 1), DISCRETIZER, seed=7, warm_up=warm_up)
+    return trace, environment, policy
+
+
+def test_the_plan_after_the_warm_up_is_executed_to_its_end() -> None:
+    trace, environment, policy = traced(length=100)
+    assert environment.seeds == [7]
+    assert environment.actions == [1.0, 1.0, 1.0, 2.0, 3.0]
+    assert policy.told == [
+        *(("reset", 0, 7), ("act", 0.0), ("record", 1.0, 1.0), ("act", 1.0), ("record", 1.0, 1.0), ("act", 2.0))
+    ]
+    assert trace is not None
+    assert trace.step == 2
+    np.testing.assert_array_equal(trace.actual_observations, [[2], [3], [4], [5]])
+    np.testing.assert_array_equal(trace.actual_rewards, [1, 4, 9])
+    np.testing.assert_array_equal(trace.predicted_observations, [[4.5], [5.5], [6.5]])
+    np.testing.assert_array_equal(trace.predicted_rewards, [1, 4.5, 9])
+
+
+def test_an_episode_that_ends_within_the_plan_ends_the_execution() -> None:
+    trace, environment, _ = traced(length=4)
+    assert environment.actions == [1.0, 1.0, 1.0, 2.0]
+    assert trace is not None
+    np.testing.assert_array_equal(trace.actual_rewards, [1, 4])
+    assert len(trace.predicted_rewards) == 3
+
+
+def test_an_episode_that_ends_before_the_plan_has_no_trace() -> None:
+    trace, environment, _ = traced(length=2)
+    assert trace is None
+    assert environment.actions == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("context", "every", "steps"), [(0, 1, 0), (5, 1, 5), (5, 3, 6), (6, 3, 6), (1, 10, 10)])
+def test_the_warm_up_fills_the_context_and_ends_where_a_plan_is_due(context: int, every: int, steps: int) -> None:
+    assert warm_up_steps(context, every) == steps
+
+
+def test_the_plot_shows_the_dimensions_that_moved_most() -> None:
+    steps = np.arange(4.0)[:, None]
+    actual = steps * np.arange(8.0)  # dimension i moves by 3 i
+    trace = PlanTrace(5, actual[:3], np.zeros(3), actual, np.zeros(3))
+    deviations = np.array([1.0, 1, 1, 1, 1, 1, 1, 100])
+    svg = plan_plot(trace, [f"dimension {i}" for i in range(8)], deviations.tolist()).svg
+    assert [i for i in range(8) if f">dimension {i}<" in svg] == [2, 3, 4, 5, 6]
+    assert ">reward<" in svg
