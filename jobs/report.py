@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 from pipeline.command_line import parse_experiment, plain_endings
+from pipeline.evaluation.summary import read_summary
 from pipeline.reporting.markup import write_comparison
 from pipeline.reporting.report import report
+from pipeline.reporting.table import print_summary
 from pipeline.run_folder import RunFolder
 
 
@@ -27,7 +29,10 @@ def main(arguments: list[str]) -> None:
     known, _ = parser.parse_known_args(arguments)
     if known.config or known.name:
         experiment = parse_experiment(__doc__, arguments)
-        report(RunFolder(Path(experiment.runs).resolve() / experiment.name))
+        run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
+        if run.summary.exists():
+            print_summary(read_summary(run.summary))
+        report(run)
         return
     parser.parse_args(arguments)
     if "--runs" not in arguments:

@@ -17,7 +17,6 @@ from pipeline.reporting.sections import (
     video_section,
 )
 from pipeline.reporting.sections_model import attention_section, plan_section
-from pipeline.reporting.table import print_summary
 from pipeline.run_folder import RunFolder
 
 SECTIONS = (
@@ -55,13 +54,9 @@ def write_report(run: RunFolder) -> Path:
 
 
 def report(run: RunFolder) -> None:
-    """Writes the report and prints the result table and where the report lies.
+    """Writes the report and prints where it lies.
 
     Raises:
         PipelineError: As `write_report` says.
     """
-    path = write_report(run)
-    record = RunRecord(run)
-    if record.summary is not None:
-        print_summary(record.summary)
-    print(f"report    {path}")
+    print(f"report    {write_report(run)}")

@@ -1,18 +1,14 @@
 import html.parser
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ManifestError, RunFolderError, StorageError
-from pipeline.reporting.report import report, write_report
+from pipeline.reporting.report import write_report
 from pipeline.run_folder import RunFolder
 from tests.reporting.browser import open_page
 from tests.reporting.made_run import METHODS, SOURCE, MadeRun, result, write_evaluation, write_shards, write_sweep
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Page(html.parser.HTMLParser):
@@ -124,15 +120,6 @@ def test_names_from_the_data_cannot_break_the_page(made_run: MadeRun) -> None:
     assert "<script>alert" not in write_report(made_run.folder).read_text()
 
 
-def test_report_prints_the_table_and_where_the_report_lies(
-    made_run: MadeRun, capsys: pytest.CaptureFixture[str]
-) -> None:
-    report(made_run.folder)
-    printed = capsys.readouterr().out
-    assert "Trajectory Transformer" in printed
-    assert printed.splitlines()[-1].split() == ["report", str(made_run.folder.report)]
-
-
 def test_a_folder_that_is_not_there_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="nowhere is not there; expected the folder of a run"):
         write_report(RunFolder(tmp_path / "nowhere"))
@@ -165,37 +152,3 @@ def test_a_browser_draws_every_figure_and_has_no_complaint(made_run: MadeRun, tm
         assert figure["height"] > 100
         assert figure["marks"] > 10
         assert figure["outside"] == 0, figure
-
-
-def job(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "jobs" / "report.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
-
-
-def test_the_job_reports_a_run_by_name_and_leaves_its_configuration_alone(made_run: MadeRun) -> None:
-    before = made_run.folder.config.read_bytes()
-    run = job("--name", "made", folder=made_run.folder.root.parent.parent)
-    assert run.returncode == 0, run.stderr
-    assert made_run.folder.report.is_file()
-    assert made_run.folder.config.read_bytes() == before
-
-
-def test_the_job_compares_runs(made_run: MadeRun) -> None:
-    run = job("--runs", "made", str(made_run.folder.root), folder=made_run.folder.root.parent.parent)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[2].startswith("| Pendulum-v1 | own/pendulum/mixed-v0 | return | 2 ")
-    assert (made_run.folder.root.parent / "comparison.tex").is_file()
-
-
-def test_the_job_without_a_run_says_what_it_needs(tmp_path: Path) -> None:
-    run = job(folder=tmp_path)
-    assert run.returncode == 2
-    assert "expected --config, --name or --runs" in run.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_job_tells_of_a_missing_run_in_one_line(tmp_path: Path) -> None:
-    run = job("--name", "nothing", folder=tmp_path)
-    assert run.returncode == 2
-    assert run.stderr.startswith("error: ")
-    assert len(run.stderr.splitlines()) == 1

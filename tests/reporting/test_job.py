@@ -1,0 +1,89 @@
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RunFolderError
+from tests.reporting.made_run import MadeRun
+
+SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "report.py"
+
+
+@pytest.fixture
+def job() -> Callable[[list[str]], None]:
+    """The job's main function, in this process: starting one costs four seconds."""
+    spec = importlib.util.spec_from_file_location("report_job", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_the_job_reports_a_run_by_name_and_leaves_its_configuration_alone(
+    made_run: MadeRun,
+    job: Callable[[list[str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(made_run.folder.root.parent.parent)
+    before = made_run.folder.config.read_bytes()
+    job(["--name", "made"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[5].split()[:3] == ["Trajectory", "Transformer", "190.0"]
+    assert lines[-1].split() == ["report", str(made_run.folder.report)]
+    assert made_run.folder.report.is_file()
+    assert made_run.folder.config.read_bytes() == before
+
+
+def test_the_job_takes_the_runs_own_configuration(
+    made_run: MadeRun, job: Callable[[list[str]], None], tmp_path: Path
+) -> None:
+    job(["--config", str(made_run.folder.config), "--runs", str(tmp_path / "runs")])
+    assert made_run.folder.report.is_file()
+
+
+def test_the_job_compares_runs_by_name_and_by_path(
+    made_run: MadeRun,
+    job: Callable[[list[str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(made_run.folder.root.parent.parent)
+    job(["--runs", "made", str(made_run.folder.root)])
+    assert capsys.readouterr().out.splitlines()[2].startswith("| Pendulum-v1 | own/pendulum/mixed-v0 | return | 2 ")
+    assert (made_run.folder.root.parent / "comparison.tex").is_file()
+
+
+def test_the_job_without_a_run_says_what_it_needs(
+    job: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        job([])
+    assert "expected --config, --name or --runs" in capsys.readouterr().err
+
+
+def test_the_job_refuses_an_unknown_option_beside_runs(
+    job: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        job(["--runs", "made", "--format", "pdf"])
+    assert "unrecognized arguments: --format pdf" in capsys.readouterr().err
+
+
+def test_the_job_refuses_a_run_that_is_not_there(
+    job: Callable[[list[str]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunFolderError, match="nothing is not there; expected the folder of a run"):
+        job(["--name", "nothing"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_explains_itself(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path)
+    assert "python jobs/report.py --runs quickstart reacher" in run.stdout
