@@ -97,7 +97,7 @@ def test_a_pool_that_finds_no_room_says_so(ray_session: None) -> None:
 
 
 def test_what_is_wrong_with_the_environment_reaches_the_user_as_it_is(ray_session: None) -> None:
-    with pytest.raises(EnvironmentSetupError, match="environment.id is 'Hopper-v5'; expected the spaces of the data"):
+    with pytest.raises(EnvironmentSetupError, match=r"environment.id is 'Hopper-v5'; expected the spaces of the data"):
         run(1, recipe().model_copy(update={"environment": EnvironmentConfig(id="Hopper-v5")}), [])
 
 

@@ -1,4 +1,4 @@
-"""An environment that counts: a lost, doubled or reordered step shows. Made as `tests.evaluation.counting:Counting-v0`."""
+"""An environment that counts, so that a lost, doubled or reordered step shows."""
 
 import os
 import signal

@@ -56,7 +56,8 @@ def test_random_settings_depend_on_seed_and_number_alone() -> None:
     assert drawn[:5] == listed_settings(few, root_seed=7) != listed_settings(few, root_seed=8)
     widths = [setting["planning.beam_width"] for setting in drawn]
     assert {type(width) for width in widths} == {int}
-    assert min(widths) == 1 and 32 < max(widths) <= 64
+    assert min(widths) == 1
+    assert 32 < max(widths) <= 64
     assert sum(width <= 8 for width in widths) == pytest.approx(100, abs=30)  # half of the logarithm
     assert all(0.5 <= setting["planning.temperature"] <= 2.0 for setting in drawn)
     assert {setting["planning.ranking"] for setting in drawn} == {"predicted_return", "log_likelihood"}

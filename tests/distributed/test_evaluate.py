@@ -1,0 +1,154 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.distributed.evaluate import evaluate
+from pipeline.errors import CheckpointError, RunFolderError
+from pipeline.evaluation.results import TIMING_COLUMNS, EpisodeStore
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+from tests.conftest import REPOSITORY
+from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
+
+pytestmark = pytest.mark.ray
+
+METHODS = ("random", "behaviour_cloning", "trajectory_transformer")
+
+
+def made(tmp_path: Path, **sections: dict[str, Any]) -> tuple[Experiment, RunFolder]:
+    experiment = tiny_experiment(tmp_path, **sections)
+    run = RunFolder(tmp_path / experiment.name)
+    write_tiny_checkpoint(run, experiment)
+    return experiment, run
+
+
+def episodes(run: RunFolder) -> dict[str, pd.DataFrame]:
+    """All that must be bit-equal."""
+    frames = {method: EpisodeStore(run.episodes(method)).frame() for method in METHODS}
+    return {method: frame.drop(columns=list(TIMING_COLUMNS)) for method, frame in frames.items()}
+
+
+def assert_equal(left: RunFolder, right: RunFolder) -> None:
+    for method, frame in episodes(left).items():
+        pd.testing.assert_frame_equal(frame, episodes(right)[method], check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    experiment, run = made(tmp_path_factory.mktemp("undisturbed"), evaluation={"num_actors": 1})
+    evaluate(experiment, run)
+    return run
+
+
+def test_the_summary_has_every_method_and_the_table_is_printed(
+    undisturbed: RunFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    summary = json.loads(undisturbed.summary.read_text())
+    assert summary["data"]["mean_return"] == 15.0
+    for method in METHODS:
+        entry, frame = summary["methods"][method], EpisodeStore(undisturbed.episodes(method)).frame()
+        assert entry["mean_return"] == np.mean(frame["total_reward"])
+        assert entry["episodes"] == len(frame) == 5
+        assert entry["interval"][0] < entry["mean_return"] < entry["interval"][1]
+    evaluate(tiny_experiment(undisturbed.root.parent), undisturbed)
+    printed = capsys.readouterr().out
+    assert "Trajectory Transformer" in printed
+    assert f"{summary['methods']['random']['mean_return']:.1f}" in printed
+
+
+def test_methods_meet_the_same_initial_states(undisturbed: RunFolder) -> None:
+    seeds = [tuple(frame["seed"]) for frame in episodes(undisturbed).values()]
+    assert len(set(seeds)) == 1
+    assert len(set(seeds[0])) == 5
+
+
+def test_episodes_are_bit_equal_on_two_actors_and_after_a_killed_one(undisturbed: RunFolder, tmp_path: Path) -> None:
+    experiment, run = made(tmp_path, environment={"kwargs": {"kill_once": str(tmp_path / "killed")}})
+    evaluate(experiment, run)
+    assert (tmp_path / "killed").exists()
+    assert_equal(run, undisturbed)
+
+
+def test_more_episodes_extend_the_result_and_nothing_is_run_twice(
+    ray_session: None, undisturbed: RunFolder, tmp_path: Path
+) -> None:
+    log = {"environment": {"kwargs": {"log": str(tmp_path / "log")}}}
+    experiment, run = made(tmp_path, **log, evaluation={"episodes": 2})
+    evaluate(experiment, run)
+    assert len(list((tmp_path / "log").iterdir())) == 2 * len(METHODS)
+    evaluate(tiny_experiment(tmp_path, **log), run)
+    assert len(list((tmp_path / "log").iterdir())) == 5 * len(METHODS)
+    assert_equal(run, undisturbed)
+    evaluate(tiny_experiment(tmp_path, **log, evaluation={"episodes": 3}), run)
+    assert len(list((tmp_path / "log").iterdir())) == 5 * len(METHODS)
+    assert json.loads(run.summary.read_text())["methods"]["random"]["episodes"] == 3
+
+
+def test_episodes_of_another_model_or_planner_are_never_mixed(undisturbed: RunFolder, tmp_path: Path) -> None:
+    runs = undisturbed.root.parent
+    with pytest.raises(
+        RunFolderError, match=r"episodes of behaviour_cloning of another[\s\S]*planning.beam_width: was 4, is 8"
+    ):
+        evaluate(tiny_experiment(runs, planning={"beam_width": 8}), undisturbed)
+    other = write_tiny_checkpoint(RunFolder(tmp_path), tiny_experiment(tmp_path), seed=1)
+    with pytest.raises(RunFolderError, match=r"another configuration[\s\S]*model.model.safetensors: was"):
+        evaluate(tiny_experiment(runs, evaluation={"checkpoint": str(other)}), undisturbed)
+
+
+def test_a_run_without_a_checkpoint_says_which_job_writes_one(ray_session: None, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint; expected one. Run jobs/train.py first"):
+        evaluate(tiny_experiment(tmp_path), RunFolder(tmp_path / "tiny"))
+
+
+def start_job(experiment: Experiment, tmp_path: Path) -> "subprocess.Popen[str]":
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    command = [sys.executable, "jobs/evaluate.py", "--config", str(config)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_episodes(run: RunFolder, count: int, process: "subprocess.Popen[str]") -> None:
+    for _ in range(600):
+        if sum(len(EpisodeStore(run.episodes(method)).missing(5)) for method in METHODS) <= 15 - count:
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail(f"no {count} episodes within 60 s:\n{process.communicate(timeout=30)[0]}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_driver_keeps_what_is_done_and_the_same_command_goes_on(
+    undisturbed: RunFolder, tmp_path: Path, number: signal.Signals
+) -> None:
+    slow = {"environment": {"kwargs": {"log": str(tmp_path / "log"), "seconds": 0.1}}}
+    experiment, run = made(tmp_path, **slow)
+    process = start_job(experiment, tmp_path)
+    wait_for_episodes(run, 3, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    kept = sum(5 - len(EpisodeStore(run.episodes(method)).missing(5)) for method in METHODS)
+    assert 3 <= kept < 15
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Go on with: python jobs/evaluate.py --config" in output
+        assert "Traceback" not in output
+    begun = len(list((tmp_path / "log").iterdir()))
+    evaluate(experiment, run)
+    assert len(list((tmp_path / "log").iterdir())) == begun + 15 - kept
+    assert_equal(run, undisturbed)
