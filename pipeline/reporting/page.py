@@ -39,7 +39,7 @@ class Section:
 
     Attributes:
         title: Its heading.
-        missing: What to run to get it, in one sentence, where its input is not there; the rest is then empty.
+        missing: Where its input is not there: what to run, in one sentence; the command itself is then `code`.
         text: Sentences below the heading.
         grids: Tables.
         drawings: Figures.

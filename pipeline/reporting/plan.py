@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -15,11 +16,11 @@ from pipeline.data.spaces import Spaces
 from pipeline.evaluation.rollout import Environment
 from pipeline.planning.policies import Policy
 from pipeline.reporting.figures import Drawing, canvas, drawing, styled
-from pipeline.reporting.methods import colours
+from pipeline.reporting.methods import DATA, colours
 from pipeline.tokens.discretizer import Discretizer
 
 PANELS = 6
-ACTUAL = "#848d99"
+ACTUAL, PLANNER_COLOUR = (colours(())[name] for name in (DATA, "trajectory_transformer"))
 
 
 @dataclass(frozen=True)
@@ -98,26 +99,25 @@ def plan_plot(trace: PlanTrace, names: Sequence[str], deviations: Sequence[float
     Args:
         trace: The plan.
         names: One name per observation dimension.
-        deviations: Standard deviation of each in the data; the dimensions that move most in these units are drawn.
+        deviations: Standard deviation in the data of each observation dimension, and of the reward, which is the last.
+            The dimensions that move most in these units are drawn.
     """
     horizon = len(trace.predicted_rewards)
-    moved = np.ptp(trace.actual_observations, axis=0) / np.maximum(deviations, 1e-12)
-    drawn = sorted(np.argsort(-moved, kind="stable")[: PANELS - 1].tolist())
-    planner = colours(())["trajectory_transformer"]
-    columns = 2
-    figure, axes = canvas(
-        0.7 + 1.15 * math.ceil((len(drawn) + 1) / columns), math.ceil((len(drawn) + 1) / columns), columns
-    )
-    panels = [(names[i], trace.actual_observations[:horizon, i], trace.predicted_observations[:, i]) for i in drawn]
-    panels.append(("reward", trace.actual_rewards, trace.predicted_rewards))
-    for ax, (name, actual, predicted) in zip(axes, panels, strict=False):
-        ax.plot(range(len(actual)), actual, color=ACTUAL, marker="o", markersize=3, label="actual")
-        ax.plot(range(len(predicted)), predicted, color=planner, marker="o", markersize=3, label="predicted")
+    moved = np.ptp(trace.actual_observations, axis=0) / np.maximum(deviations[: len(names)], 1e-12)
+    panels = [
+        (names[i], trace.actual_observations[:horizon, i], trace.predicted_observations[:, i], deviations[i])
+        for i in sorted(np.argsort(-moved, kind="stable")[: PANELS - 1].tolist())
+    ]
+    panels.append(("reward", trace.actual_rewards, trace.predicted_rewards, deviations[-1]))
+    lines = math.ceil(len(panels) / 2)
+    figure, axes = canvas(0.8 + 1.15 * lines, lines, 2)
+    for ax, (name, actual, predicted, deviation) in zip(axes, panels, strict=False):
+        _panel(ax, actual, predicted, deviation)
         ax.set_title(name)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for ax in axes[len(panels) - 2 : len(panels)]:
+        ax.set_xlabel("steps after the plan")
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    figure.supxlabel("environment steps after the plan was made", fontsize=8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     return drawing(
         figure,
@@ -125,3 +125,13 @@ def plan_plot(trace: PlanTrace, names: Sequence[str], deviations: Sequence[float
         f"Predicted and actual observations and rewards of one plan of {horizon} steps.",
         "The dimensions that moved most, in units of their deviation in the data. Predictions are centres of bins.",
     )
+
+
+def _panel(ax: Axes, actual: NDArray[np.float64], predicted: NDArray[np.float64], deviation: float) -> None:
+    ax.plot(range(len(actual)), actual, color=ACTUAL, marker="o", markersize=3, label="actual")
+    ax.plot(range(len(predicted)), predicted, color=PLANNER_COLOUR, marker="o", markersize=3, label="predicted")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    # At least one deviation high: a difference that is nothing in the data's terms must not fill the panel.
+    low, high = ax.get_ylim()
+    margin = max(0.0, (deviation or 1.0) - (high - low)) / 2
+    ax.set_ylim(low - margin, high + margin)

@@ -28,7 +28,7 @@ def result_section(record: RunRecord) -> Section:
     """The result table and the command that makes it again."""
     command = record.command("run")
     if not record.rows:
-        return Section("Result", missing=f"No evaluation yet: run {record.command('evaluate')}.")
+        return Section("Result", missing="No evaluation yet; this makes it:", code=record.command("evaluate"))
     header, cells = result_cells(record.rows)
     assert record.summary is not None, "its rows are there"
     palette = colours(row.method for row in record.rows)
@@ -48,7 +48,7 @@ def data_section(record: RunRecord) -> Section:
     """Returns, lengths and endings of the data by source; its dimensions behind a heading."""
     manifest = record.manifest
     if manifest is None:
-        return Section("Data", missing=f"No token shards yet: run {record.command('prepare')}.")
+        return Section("Data", missing="No token shards yet; this makes it:", code=record.command("prepare"))
     returns = manifest.statistics.returns
     header = ("Source", "Episodes", "Steps", "Mean return", "Deviation", "Least", "Median", "Greatest", "Mean length")
     cells = [
@@ -88,16 +88,20 @@ def training_section(record: RunRecord) -> Section:
     """Loss curves."""
     steps, epochs = ([line for line in record.metrics if line["kind"] == kind] for kind in ("step", "epoch"))
     if not steps and not epochs:
-        return Section("Training", missing=f"No training yet: run {record.command('train')}.")
+        return Section("Training", missing="No training yet; this makes it:", code=record.command("train"))
     last = record.metrics[-1]
     text = f"{last['step']:,} optimizer steps over {last['tokens'] / 1e6:,.1f} million tokens."
+    if record.checkpoint:
+        text += f" The checkpoint of step {record.checkpoint.info.step:,} is the one that is evaluated."
     return Section("Training", text=text, drawings=[total_loss(steps, epochs), loss_by_kind(steps, epochs)])
 
 
 def evaluation_section(record: RunRecord) -> Section:
     """Every episode's return, and decision times."""
     if not record.episodes:
-        return Section("Evaluation", missing=f"No evaluation episodes yet: run {record.command('evaluate')}.")
+        return Section(
+            "Evaluation", missing="No evaluation episodes yet; this makes it:", code=record.command("evaluate")
+        )
     methods = [row.method for row in record.rows if row.method in record.episodes]
     drawings = [returns_by_method(record.episodes, record.rows), decision_times(record.episodes, methods)]
     predicting = [m for m in methods if any(math.isfinite(result.predicted_return) for result in record.episodes[m])]
@@ -112,7 +116,7 @@ def evaluation_section(record: RunRecord) -> Section:
 def sweep_section(record: RunRecord) -> Section:
     """Heat maps, the Pareto front, and every tried setting."""
     if not (record.run.sweep / TABLE).exists():
-        return Section("Sweep", missing=f"No sweep yet: run {record.command('sweep')}.")
+        return Section("Sweep", missing="No sweep yet; this makes it:", code=record.command("sweep"))
     rows = read_table(record.run.sweep)
     pair = heat_map_settings(rows)
     drawings = [return_heat_map(rows, pair), time_heat_map(rows, pair)] if pair else []
@@ -144,7 +148,11 @@ def video_section(record: RunRecord) -> Section:
     """Filmed episodes, linked."""
     files = sorted(record.run.root.glob("videos/**/*.mp4"))
     if not files:
-        return Section("Videos", missing=f"No videos: run {record.command('evaluate')} --evaluation.videos 2.")
+        return Section(
+            "Videos",
+            missing="No videos; this films two episodes of each method:",
+            code=f"{record.command('evaluate')} --evaluation.videos 2",
+        )
     paths = [path.relative_to(record.run.root).as_posix() for path in files]
     return Section("Videos", media=[(path.removeprefix("videos/").removesuffix(".mp4"), path) for path in paths])
 

@@ -21,7 +21,9 @@ def plan_section(record: RunRecord) -> Section:
     """One plan of the first evaluation episode against its execution."""
     episodes = record.episodes.get(PLANNER)
     if not episodes or record.checkpoint is None or record.config is None:
-        return Section("Plan", missing=f"No episodes of the planner yet: run {record.command('evaluate')}.")
+        return Section(
+            "Plan", missing="No episodes of the planner yet; this makes it:", code=record.command("evaluate")
+        )
     manifest, seed = record.checkpoint.manifest, episodes[0].seed
     planning = PlanningConfig.model_validate(record.config["planning"])
     policy = PlannerPolicy(record.checkpoint.model, manifest.discretizer, planning, num_slots=1)
@@ -33,22 +35,26 @@ def plan_section(record: RunRecord) -> Section:
         environment.close()
     if trace is None:
         return Section("Plan", missing=f"The episode of seed {seed} ended within the first {warm_up} steps.")
-    deviations = [dimension.deviation for dimension in manifest.statistics.dimensions]
+    dimensions = manifest.statistics.dimensions
+    names = manifest.layout.observation_names
+    deviations = [*(dimension.deviation for dimension in dimensions[: len(names)]), dimensions[-2].deviation]
     text = (
         f"The plan at step {trace.step} of the first evaluation episode, executed to its end without planning again. "
         f"Its {len(trace.actual_rewards)} steps earned {trace.actual_rewards.sum():.4g}; it predicted "
         f"{trace.predicted_rewards[: len(trace.actual_rewards)].sum():.4g}."
     )
-    names = manifest.layout.observation_names
-    return Section("Plan", text=text, drawings=[plan_plot(trace, names, deviations[: len(names)])])
+    return Section("Plan", text=text, drawings=[plan_plot(trace, names, deviations)])
 
 
 def attention_section(record: RunRecord) -> Section:
     """Attention of the first and the third layer on one held-out window."""
     if record.checkpoint is None or record.manifest is None:
-        return Section("Attention", missing=f"No checkpoint with its shards yet: run {record.command('train')}.")
+        return Section(
+            "Attention", missing="No checkpoint with its shards yet; this makes it:", code=record.command("train")
+        )
     model = record.checkpoint.model
-    window = _held_out_window(record, min(ATTENTION_TRANSITIONS, model.config.window_transitions))
+    transitions = min(ATTENTION_TRANSITIONS, model.config.window_transitions)
+    window = _held_out_window(record, transitions)
     if window is None:
         missing = (
             f"No held-out episode is long enough: raise data.validation_share and run {record.command('prepare')}."

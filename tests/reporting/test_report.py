@@ -94,9 +94,13 @@ def test_a_report_of_the_same_run_is_the_same_bytes(made_run: MadeRun) -> None:
 
 
 def test_a_run_in_which_nothing_was_done_yet_says_what_to_run(empty_run: MadeRun) -> None:
-    text = Page(write_report(empty_run.folder)).text
-    jobs = ["prepare", "train", "evaluate", "sweep"]
-    assert [job for job in jobs if f"run python jobs/{job}.py --config" in text] == jobs
+    text = " ".join(Page(write_report(empty_run.folder)).text.split())
+    commands = re.findall(r"(\w[^.]*) yet; this makes it: python jobs/(\w+)\.py --config", text)
+    assert [(what.split(" No ")[-1], job) for what, job in commands] == [
+        *(("evaluation", "evaluate"), ("token shards", "prepare"), ("training", "train")),
+        *(("evaluation episodes", "evaluate"), ("episodes of the planner", "evaluate")),
+        *(("checkpoint with its shards", "train"), ("sweep", "sweep")),
+    ]
 
 
 def test_failed_and_restarted_episodes_are_counted_and_listed(empty_run: MadeRun) -> None:
