@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def cluster() -> Iterator[dict[str, str]]:
         )
         yield environment
     finally:
-        head.terminate()
+        # All of its processes share its session; `ray stop` would end the clusters of other people too.
+        os.killpg(head.pid, signal.SIGKILL)
         head.wait(timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
