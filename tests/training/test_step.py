@@ -1,0 +1,90 @@
+"""Our step against the reference step: the same windows, losses, gradients and updates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data.shards import read_tokens
+from pipeline.models.config import ModelConfig
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.references.training import ReferenceStep, ReferenceTransformer, reference_windows
+from pipeline.training.config import LossWeights, TrainingConfig
+from pipeline.training.loss import Targets
+from pipeline.training.step import TrainStep
+from pipeline.training.windows import ResidentWindows
+from pipeline.training.world import World
+from tests.training.tasks import make_task
+
+MODEL = ModelConfig(layers=2, heads=2, width=16, window_transitions=4, dropout=0.0)
+CONFIG = TrainingConfig(batch_size=8, loss_weights=LossWeights(observation=1, action=5, reward=2, value=0.5))
+
+
+def make_steps(tmp_path: Path, config: TrainingConfig = CONFIG):
+    task = make_task(tmp_path, config, MODEL)
+    episodes = read_tokens(tmp_path / "shards", "train")
+    torch.manual_seed(3)
+    model = TrajectoryTransformer(MODEL, task.manifest.layout)
+    reference = ReferenceTransformer(MODEL, task.manifest.layout).copy_from(model)
+    windows = ResidentWindows(episodes, MODEL.window_transitions, torch.device("cpu"))
+    return TrainStep(model, config, World(), 0), ReferenceStep(reference, episodes, 4, config), windows, episodes
+
+
+def test_windows_are_those_that_are_gathered_row_by_row(tmp_path: Path) -> None:
+    _, _, windows, episodes = make_steps(tmp_path)
+    starts = np.arange(windows.num_starts)
+    batch = windows.gather(starts)
+    tokens, counted = reference_windows(episodes, starts.tolist(), 4)
+    assert (batch.tokens.numpy() == tokens).all()
+    assert (batch.counted.numpy() == counted).all()
+    assert not counted.all()
+    assert (tokens == episodes.layout.stop_token).any()
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_steps_change_the_model_as_the_reference_does(tmp_path: Path, accumulation: int) -> None:
+    ours, reference, windows, _ = make_steps(tmp_path, CONFIG.model_copy(update={"accumulation_steps": accumulation}))
+    for step in range(3):
+        starts = np.arange(step * 8, step * 8 + 8)
+        targets = Targets.of(windows.gather(starts))
+        weighted, _ = ours.loss(ours.model(targets.inputs), targets)
+        expected = reference(starts.tolist())
+        assert (weighted / targets.counted.sum()).item() == pytest.approx(expected, rel=1e-5)
+        ours(windows.gather(starts), step, CONFIG.learning_rate)
+    theirs = dict(reference.model.named_parameters())
+    for name, parameter in (
+        ("token_embedding.weight", ours.model.token_embedding.weight),
+        ("head", ours.model.head.weight),
+        ("blocks.1.contract.weight", ours.model.blocks[1].mlp.contract.weight),
+        ("norm.bias", ours.model.norm.bias),
+    ):
+        # Adam divides small gradients by their size, so float32 noise of the gradients shows in the update.
+        assert torch.allclose(parameter, theirs[name], atol=2e-5), name
+
+
+def test_every_parameter_learns(tmp_path: Path) -> None:
+    ours, _, windows, _ = make_steps(tmp_path)
+    before = {name: parameter.clone() for name, parameter in ours.model.named_parameters()}
+    ours(windows.gather(np.arange(windows.num_starts)), 0, 1e-3)
+    still = [name for name, parameter in ours.model.named_parameters() if torch.equal(parameter, before[name])]
+    assert still == []
+
+
+def test_dropout_depends_on_the_step_alone(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    windows = make_steps(tmp_path)[2]
+    norms = []
+    for step in (4, 4, 5):
+        torch.manual_seed(0)
+        train_step = TrainStep(TrajectoryTransformer(task.model, task.manifest.layout), CONFIG, World(), 0)
+        norms.append(train_step(windows.gather(np.arange(8)), step, 1e-3).gradient_norm.item())
+    assert norms[0] == norms[1] != norms[2]
+
+
+def test_evaluation_has_no_dropout_and_changes_nothing(tmp_path: Path) -> None:
+    ours, _, windows, _ = make_steps(tmp_path)
+    before = {name: tensor.clone() for name, tensor in ours.model.state_dict().items()}
+    first, second = (ours.evaluate(windows.gather(np.arange(8))) for _ in range(2))
+    assert torch.equal(first, second)
+    assert all(torch.equal(before[name], tensor) for name, tensor in ours.model.state_dict().items())
