@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from pipeline.data.storage import Folder, Location
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.summary import read_summary
 from pipeline.records import EpisodeResult
@@ -52,10 +53,15 @@ class RunRecord:
         """The result table, without rows before an evaluation."""
         return result_rows(self.summary) if self.summary else []
 
+    @property
+    def shards(self) -> Location:
+        """Where the token shards lie: in the run's folder unless `data.output` says otherwise."""
+        return (self.config and self.config["data"]["output"]) or self.run.shards
+
     @cached_property
     def manifest(self) -> Manifest | None:
         """Of the token shards."""
-        return read_manifest(self.run.shards) if (self.run.shards / MANIFEST_NAME).exists() else None
+        return read_manifest(self.shards) if Folder(self.shards).exists(MANIFEST_NAME) else None
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def attention_section(record: RunRecord) -> Section:
 
 def _held_out_window(record: RunRecord, transitions: int) -> Tokens | None:
     """Returns the first (transitions, D) tokens of the first held-out episode that has as many, None without one."""
-    episodes = read_tokens(str(record.run.shards), "validation")
+    episodes = read_tokens(record.shards, "validation")
     for start, end in pairwise(episodes.offsets):
         if end - start >= transitions:
             return episodes.tokens[start : start + transitions]

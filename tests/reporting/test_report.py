@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.errors import ManifestError, RunFolderError, StorageError
 from pipeline.reporting.report import write_report
@@ -101,6 +102,15 @@ def test_a_run_in_which_nothing_was_done_yet_says_what_to_run(empty_run: MadeRun
         *(("evaluation episodes", "evaluate"), ("episodes of the planner", "evaluate")),
         *(("checkpoint with its shards", "train"), ("sweep", "sweep")),
     ]
+
+
+def test_shards_outside_the_run_folder_are_found(made_run: MadeRun, tmp_path: Path) -> None:
+    config = yaml.safe_load(made_run.folder.config.read_text())
+    config["data"]["output"] = str(made_run.folder.shards.rename(tmp_path / "elsewhere"))
+    made_run.folder.config.write_text(yaml.safe_dump(config))
+    text = Page(write_report(made_run.folder)).text
+    assert SOURCE in text
+    assert "No token shards" not in text
 
 
 def test_failed_and_restarted_episodes_are_counted_and_listed(empty_run: MadeRun) -> None:
