@@ -13,7 +13,7 @@ from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.d4rl_source import D4rlSource
 from pipeline.data.minari_source import MinariSource
 from pipeline.data.sources import Source
-from pipeline.data.storage import is_remote
+from pipeline.data.storage import is_remote, join
 from pipeline.errors import DataError, StorageError
 
 _METADATA = "data/metadata.json"
@@ -63,7 +63,7 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
         names = [pattern]
     if not names:
         raise DataError(_nothing_found(root, pattern))
-    return [MinariSource.open(name, f"{root.rstrip('/')}/{name}", keys, columns) for name in names]
+    return [MinariSource.open(name, join(root, name), keys, columns) for name in names]
 
 
 def _dataset_ids(root: str, pattern: str) -> list[str]:

@@ -27,7 +27,7 @@ def local_copy(location: str) -> Path:
     if not is_remote(location):
         return Path(location.removeprefix("file://"))
     digest = hashlib.sha256(location.encode()).hexdigest()[:16]
-    final = Path(tempfile.gettempdir()) / f"pipeline-datasets-{os.getuid()}" / digest / Path(location).name
+    final = Path(tempfile.gettempdir()) / f"pipeline-datasets-{os.getuid()}" / digest / _name(location)
     if final.exists():
         return final
     final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -42,6 +42,10 @@ def local_copy(location: str) -> Path:
     finally:
         shutil.rmtree(partial.parent, ignore_errors=True)
     return final
+
+
+def _name(location: str) -> str:
+    return Path(location.partition("?")[0]).name
 
 
 def _copy(location: str, target: Path) -> None:

@@ -1,6 +1,7 @@
 """Bytes under any URI that pyarrow understands: a local path, `s3://bucket/folder`, `gs://...`."""
 
 import os
+import re
 from pathlib import Path
 
 from pyarrow import fs
@@ -13,6 +14,12 @@ Location = str | Path
 def is_remote(location: Location) -> bool:
     """Whether `location` is a URI of something else than the local disk."""
     return "://" in str(location) and not str(location).startswith("file://")
+
+
+def join(location: Location, name: str) -> str:
+    """Returns the location of `name` below `location`; a URI keeps its options, `s3://bucket/folder?region=...`."""
+    head, mark, options = str(location).partition("?") if is_remote(location) else (str(location), "", "")
+    return f"{head.rstrip('/')}/{name}{mark}{options}"
 
 
 class Folder:
@@ -34,11 +41,23 @@ class Folder:
                 self._filesystem, self._path = fs.LocalFileSystem(), os.path.abspath(self.location)  # noqa: PTH100
         except (OSError, ValueError, TypeError) as error:
             raise StorageError(
-                f"location is {self.location!r}; expected a path or a URI that pyarrow can open ({error})."
+                f"location is '{self}'; expected a path or a URI that pyarrow can open ({error})."
             ) from error
 
     def __str__(self) -> str:
-        return self.location
+        """The location for people: without the credentials that a URI may hold."""
+        return re.sub("//[^/@]*@", "//", self.location)
+
+    def create(self) -> None:
+        """Makes the folder (and the bucket, where its options allow that) if it is not there.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        try:
+            self._filesystem.create_dir(self._path, recursive=True)
+        except OSError as error:
+            raise self._error("", "made", error) from error
 
     def exists(self, name: str) -> bool:
         """Whether the file `name` is there."""
@@ -80,7 +99,7 @@ class Folder:
         partial = f"{path}.{os.getpid()}.partial" if local else path
         try:
             if local:
-                self._filesystem.create_dir(self._path, recursive=True)
+                self._filesystem.create_dir(path.rpartition("/")[0], recursive=True)
             with self._filesystem.open_output_stream(partial) as stream:
                 stream.write(content)
             if local:
@@ -104,5 +123,5 @@ class Folder:
 
     def _error(self, name: str, done: str, error: OSError) -> StorageError:
         return StorageError(
-            f"{self.location}/{name} could not be {done} ({error}); expected a location that exists and allows it."
+            f"{self}/{name} could not be {done} ({error}); expected a location that exists and allows it."
         )

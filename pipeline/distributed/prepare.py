@@ -137,7 +137,7 @@ class _Stage:
                 records[number] = known
                 self._half_steps += known.steps
         held_out = {part.number: plan.validation[plan.shards[part.number]].tolist() for part in ranges}
-        reduce = partial(_written, folder=str(self._folder), held_out=held_out, settings=plan.settings)
+        reduce = partial(_written, folder=self._folder.location, held_out=held_out, settings=plan.settings)
         for row in self._run(ranges, reduce, "write"):
             records[row.number] = ShardRecord.model_validate_json(row.content)
         return [records[number] for number in sorted(records)]

@@ -1,0 +1,161 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.fit import Fit
+from pipeline.data.index import read_episodes
+from pipeline.data.preparation import Preparation, fit_summary, write_shards
+from pipeline.data.shards import read_tokens
+from pipeline.data.sources import MemorySource
+from pipeline.data.spaces import Spaces
+from pipeline.data.statistics_table import statistics_notes, statistics_table
+from pipeline.data.summary import merge, summarise
+from pipeline.errors import DataError, ManifestError
+from pipeline.records import Episode
+from pipeline.references.prepare import reference_prepare
+from tests.data.episodes import random_episodes, write_minari
+
+
+def with_nan(episode: Episode) -> Episode:
+    observations = episode.observations.copy()
+    observations[1, 2] = np.nan
+    return replace(episode, observations=observations)
+
+
+def test_tokens_and_edges_are_the_references(tmp_path: Path) -> None:
+    episodes = random_episodes([20, 3, 40, 1, 25])
+    # Ties, a constant, few values: the whole of what real columns do.
+    for episode in episodes:
+        episode.observations[:, 0] = np.round(episode.observations[:, 0])
+        episode.observations[:, 1] = 2.5
+        episode.actions[:, 0] = np.clip(2 * episode.actions[:, 0], -1, 1)  # times 2: still a float32
+    folder = write_minari(tmp_path, "test/data-v0", episodes)
+    reference = reference_prepare(folder / "data" / "main_data.hdf5", None, 12, 0.99)
+    manifest = write_shards(tmp_path / "shards", episodes, DataConfig(num_bins=12, validation_share=0.0))
+    assert np.array_equal(read_tokens(tmp_path / "shards", "train").tokens, reference.tokens)
+    assert [list(row) for row in manifest.edges] == [row.tolist() for row in reference.edges]
+    assert manifest.layout.bins[1] == 1
+
+
+def test_the_block_size_changes_no_token(tmp_path: Path) -> None:
+    episodes = random_episodes([20, 3, 40, 1, 25])
+    tokens = []
+    for steps in (1, 30, 1000):
+        write_shards(tmp_path / str(steps), episodes, DataConfig(num_bins=12, steps_per_shard=steps))
+        tokens.append(read_tokens(tmp_path / str(steps), "train").tokens)
+    assert np.array_equal(tokens[0], tokens[1])
+    assert np.array_equal(tokens[0], tokens[2])
+
+
+def test_a_sample_gives_edges_within_the_stated_error() -> None:
+    episodes = random_episodes([500] * 40)
+    preparations = [
+        Preparation.of([(MemorySource(episodes), SourceConfig(id="x"))], DataConfig(num_bins=20, sample_steps=steps), 1)
+        for steps in (20_000, 2_000)
+    ]
+    exact, sampled = (
+        fit_summary(entry, merge([summarise(read_episodes(entry.readers, entry.index), entry.summary_settings)]))
+        for entry in preparations
+    )
+    assert exact.sampled_steps == 20_000
+    assert 1_800 < sampled.sampled_steps < 2_200
+    values = np.sort(np.concatenate([episode.observations[:-1, 0] for episode in episodes]))
+    ranks = np.searchsorted(values, sampled.discretizer.edges[0]) / len(values)
+    # DKW: all ranks are off by at most sqrt(ln(2 / p) / 2n) with probability 1 - p; here p = 0.001.
+    assert np.abs(ranks - np.linspace(0, 1, 21)).max() < np.sqrt(np.log(2000) / (2 * 1_800))
+    # The outer edges are exact: nothing is clipped.
+    assert sampled.discretizer.edges[0, [0, -1]].tolist() == [values[0], values[-1]]
+
+
+def test_dropped_episodes_are_counted_and_the_others_stay(tmp_path: Path) -> None:
+    episodes = random_episodes([5] * 10)
+    episodes[3] = with_nan(episodes[3])
+    manifest = write_shards(tmp_path, episodes, DataConfig(num_bins=5, on_invalid="drop", validation_share=0.0))
+    (returns,) = manifest.statistics.returns
+    assert (returns.episodes, returns.dropped_episodes, manifest.totals.steps) == (9, 1, 45)
+    assert "Episode 3 of memory has 1 NaN" in manifest.statistics.invalid[0]
+    assert "1 episodes with NaN or infinite values were left out" in statistics_notes(manifest.statistics)[0]
+
+
+def test_nothing_but_invalid_episodes_is_refused(tmp_path: Path) -> None:
+    episodes = [with_nan(episode) for episode in random_episodes([5] * 3)]
+    with pytest.raises(DataError, match="all 3 episodes hold NaN or infinite values; expected at least one valid"):
+        write_shards(tmp_path, episodes, DataConfig(num_bins=5, on_invalid="drop"))
+
+
+def test_the_statistics_are_those_of_the_data(tmp_path: Path) -> None:
+    episodes = random_episodes([5, 10, 15, 20])
+    for episode in episodes:
+        episode.observations[:, 1] = np.sign(episode.observations[:, 1])
+    manifest = write_shards(tmp_path, episodes, DataConfig(num_bins=5))
+    (returns,) = manifest.statistics.returns
+    totals = np.array([episode.rewards.sum() for episode in episodes])
+    assert (returns.terminations, returns.truncations, returns.mean_length) == (2, 2, 12.5)
+    assert returns.mean == pytest.approx(totals.mean())
+    assert returns.quantiles[3] == pytest.approx(np.median(totals))
+    assert sum(returns.histogram_counts) == 4
+    names = [dimension.name for dimension in manifest.statistics.dimensions]
+    assert names == ["observation[0]", "observation[1]", "observation[2]", "action[0]", "action[1]", "reward", "value"]
+    flag = manifest.statistics.dimensions[1]
+    assert (flag.minimum, flag.maximum, flag.distinct, flag.bins, flag.clipped) == (-1, 1, 2, 2, 0)
+    assert manifest.statistics.few_values == ("observation[1]",)
+    assert statistics_table(manifest.statistics).row_count == 1
+
+
+def test_given_edges_are_taken_over_and_what_lies_outside_is_counted(tmp_path: Path) -> None:
+    first = write_shards(tmp_path / "a", random_episodes([50] * 4), DataConfig(num_bins=5))
+    wider = [replace(episode, rewards=100 * episode.rewards) for episode in random_episodes([50] * 4, seed=1)]
+    second = write_shards(tmp_path / "b", wider, DataConfig(num_bins=9, discretizer_from=str(tmp_path / "a")))
+    assert second.edges == first.edges
+    assert second.discretizer_kind == "given"
+    reward = next(dimension for dimension in second.statistics.dimensions if dimension.name == "reward")
+    outside = np.concatenate([episode.rewards for episode in wider])
+    assert reward.clipped == ((outside < first.edges[5][0]) | (outside > first.edges[5][-1])).sum() > 100
+    assert "values lie outside the bin edges" in statistics_notes(second.statistics)[-1]
+
+
+def test_given_edges_of_other_columns_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "a", random_episodes([50] * 4), DataConfig(num_bins=5))
+    narrow = [replace(episode, observations=episode.observations[:, :2]) for episode in random_episodes([5] * 4)]
+    with pytest.raises(
+        ManifestError, match=r"discretizer_from is .* with 3 observation and 2 action columns; expected 2"
+    ):
+        write_shards(tmp_path / "b", narrow, DataConfig(discretizer_from=str(tmp_path / "a")))
+
+
+def test_a_mixture_of_different_columns_is_refused() -> None:
+    narrow = [replace(episode, observations=episode.observations[:, :2]) for episode in random_episodes([5] * 4)]
+    sources = [MemorySource(random_episodes([5]), name="a"), MemorySource(narrow, name="b")]
+    with pytest.raises(DataError, match=r"b has 2 observation and 2 action columns; expected 3 and 2 .* as a"):
+        Preparation.of([(source, SourceConfig(id="x")) for source in sources], DataConfig(), 0)
+
+
+def test_every_source_of_a_mixture_is_reported(tmp_path: Path) -> None:
+    sources = [MemorySource(random_episodes([5] * 4, seed, name), name=name) for seed, name in enumerate("ab")]
+    preparation = Preparation.of([(source, SourceConfig(id="x")) for source in sources], DataConfig(num_bins=5), 0)
+    summary = merge([summarise(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)])
+    assert summary.sources.tolist() == [0] * 4 + [1] * 4
+    assert len(preparation.index) == 8
+
+
+def test_a_discrete_action_has_exactly_its_choices_as_bins(tmp_path: Path) -> None:
+    episodes = [replace(episode, actions=np.zeros((episode.num_steps, 1))) for episode in random_episodes([5] * 4)]
+    spaces = Spaces.plain(3, 1).model_copy(update={"action_kind": "discrete", "action_choices": 4})
+    manifest = write_shards(tmp_path, episodes, DataConfig(num_bins=50), spaces)
+    assert manifest.layout.bins[3] == 4
+
+
+def test_a_fit_survives_its_bytes_and_is_refused_for_other_data() -> None:
+    preparation = Preparation.of([(MemorySource(random_episodes([9] * 4)), SourceConfig(id="x"))], DataConfig(), 0)
+    summary = merge([summarise(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)])
+    fit = fit_summary(preparation, summary)
+    again = Fit.from_bytes(fit.to_bytes("this"), "this")
+    assert again is not None
+    assert again.discretizer.layout == fit.discretizer.layout
+    assert np.array_equal(again.discretizer.edges, fit.discretizer.edges)
+    assert np.array_equal(again.discretizer.centers, fit.discretizer.centers)
+    assert np.array_equal(again.summary.returns, fit.summary.returns)
+    assert Fit.from_bytes(fit.to_bytes("this"), "that") is None

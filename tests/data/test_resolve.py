@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.resolve import expand_braces, resolve_sources
+from pipeline.errors import DataError
+from tests.data.episodes import random_episodes, write_minari
+from tests.data.test_d4rl_source import write_d4rl
+
+COLLECTED = SourceConfig(id="collected/behaviour-v0")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("hopper/simple-v0", "hopper/medium-v0", "hopper/expert-v0", "walker/medium-v0"):
+        write_minari(tmp_path, f"space/{name}", random_episodes([3]))
+    return tmp_path
+
+
+def names(root: Path, *ids: str, download: bool = False) -> list[str]:
+    config = DataConfig(sources=tuple(SourceConfig(id=name, root=str(root)) for name in ids), download=download)
+    return [source.name for source, _ in resolve_sources(config, COLLECTED)]
+
+
+def test_braces_expand_from_left_to_right() -> None:
+    assert expand_braces("a/{b,c}/{d,e}-v0") == ["a/b/d-v0", "a/b/e-v0", "a/c/d-v0", "a/c/e-v0"]
+    assert expand_braces("plain") == ["plain"]
+
+
+def test_a_mixture_keeps_the_order_of_its_braces(root: Path) -> None:
+    assert names(root, "space/hopper/{medium,expert}-v0") == ["space/hopper/medium-v0", "space/hopper/expert-v0"]
+
+
+def test_a_glob_takes_every_match_by_name(root: Path) -> None:
+    assert names(root, "space/hopper/*-v0") == [f"space/hopper/{name}-v0" for name in ("expert", "medium", "simple")]
+    assert names(root, "space/*/medium-v0") == ["space/hopper/medium-v0", "space/walker/medium-v0"]
+
+
+def test_minaris_own_folder_is_searched_where_no_root_is_given(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    config = DataConfig(sources=(SourceConfig(id="space/walker/medium-v0"),))
+    assert [source.name for source, _ in resolve_sources(config, COLLECTED)] == ["space/walker/medium-v0"]
+
+
+def test_without_sources_the_collected_behaviour_is_taken(root: Path) -> None:
+    collected = SourceConfig(id="space/hopper/simple-v0", root=str(root))
+    assert [source.name for source, _ in resolve_sources(DataConfig(), collected)] == ["space/hopper/simple-v0"]
+
+
+def test_d4rl_files_are_found_by_their_ending(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_d4rl(tmp_path / f"{name}.hdf5")
+    assert names(tmp_path, f"{tmp_path}/*.hdf5") == [f"{tmp_path}/a.hdf5", f"{tmp_path}/b.hdf5"]
+
+
+def test_an_unknown_data_set_is_refused_with_those_that_are_there(root: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"names 'space/hopper/best-v0', which matches nothing .*space/hopper/expert-v0, space"
+    ):
+        names(root, "space/hopper/best-v0")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"names '.*none.hdf5', where there is no file; expected a D4RL HDF5 file"):
+        names(tmp_path, f"{tmp_path}/none.hdf5")
+
+
+def test_a_data_set_that_is_named_twice_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"names \['space/walker/medium-v0'\] more than once"):
+        names(root, "space/walker/medium-v0", "space/walker/*")
+
+
+def test_a_data_set_that_is_missing_is_fetched_from_the_hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    fetched: list[str] = []
+
+    def download(dataset_id: str) -> None:
+        fetched.append(dataset_id)
+        write_minari(root, dataset_id, random_episodes([3]))
+
+    monkeypatch.setattr("minari.download_dataset", download)
+    config = DataConfig(sources=(SourceConfig(id="mujoco/hopper/medium-v0"),))
+    assert [source.name for source, _ in resolve_sources(config, COLLECTED)] == ["mujoco/hopper/medium-v0"]
+    assert fetched == ["mujoco/hopper/medium-v0"]
+
+
+def test_a_data_set_that_cannot_be_fetched_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(dataset_id: str) -> None:
+        raise ConnectionError("no route to host\nand a long story")
+
+    monkeypatch.setattr("minari.download_dataset", download)
+    config = DataConfig(sources=(SourceConfig(id="mujoco/hopper/medium-v0"),))
+    with pytest.raises(
+        DataError, match=r"\(ConnectionError: no route to host\).*minari download mujoco/hopper/medium-v0"
+    ):
+        resolve_sources(config, COLLECTED)

@@ -1,0 +1,102 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.manifest import read_manifest
+from pipeline.data.preparation import write_shards
+from pipeline.data.resolve import resolve_sources
+from pipeline.data.shards import SPLITS, read_tokens
+from pipeline.data.staging import local_copy
+from pipeline.data.storage import Folder, is_remote, join
+from pipeline.errors import StorageError
+from tests.data.episodes import random_episodes, write_minari
+
+
+def test_what_was_written_is_read_and_listed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "new" / "folder")
+    assert folder.names() == []
+    folder.write("b", b"two")
+    folder.write("a", b"one")
+    assert folder.names() == ["a", "b"]
+    assert folder.read("a") == b"one"
+    assert (folder.exists("a"), folder.exists("c")) == (True, False)
+    folder.remove("a")
+    assert folder.names() == ["b"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(tmp_path)
+    folder.write("a", b"old")
+    monkeypatch.setattr(os, "getpid", lambda: 123)
+    (tmp_path / "a.123.partial").mkdir()  # the temporary file cannot be written
+    with pytest.raises(StorageError, match="a could not be written"):
+        folder.write("a", b"new")
+    assert folder.read("a") == b"old"
+
+
+def test_a_missing_file_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nothing could not be read .*; expected a location that exists"):
+        Folder(tmp_path).read("nothing")
+
+
+def test_an_unknown_scheme_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match="location is 'nowhere://bucket'; expected a path or a URI"):
+        Folder("nowhere://bucket")
+
+
+def test_a_local_location_is_its_own_copy(tmp_path: Path) -> None:
+    assert local_copy(str(tmp_path)) == tmp_path
+    assert local_copy(f"file://{tmp_path}") == tmp_path
+    assert [is_remote(text) for text in ("s3://a/b", "/a/b", "file:///a")] == [True, False, False]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A URI of an empty bucket on a local stand-in for S3."""
+    moto_server = pytest.importorskip("moto.server", reason="moto is not installed: see tests/requirements.txt")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"scheme=http&endpoint_override={host}:{port}&allow_bucket_creation=true"
+    credentials = "anything:anything@"
+    Folder(f"s3://{credentials}bucket?{options}").create()
+    yield f"s3://{credentials}bucket/folder?{options}"
+    server.stop()
+
+
+def test_shards_in_a_bucket_are_those_on_disk(bucket: str, tmp_path: Path) -> None:
+    episodes, config = random_episodes([30] * 10), DataConfig(num_bins=8, steps_per_shard=100)
+    here, there = tmp_path / "shards", join(bucket, "shards")
+    assert write_shards(here, episodes, config) == write_shards(there, episodes, config)
+    assert read_manifest(there) == read_manifest(here)
+    for split in SPLITS:
+        assert np.array_equal(read_tokens(there, split).tokens, read_tokens(here, split).tokens)
+
+
+def test_a_data_set_in_a_bucket_is_read_like_a_local_one(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for name in ("one-v0", "two-v0"):
+        write_minari(tmp_path / "local", f"space/{name}", random_episodes([5, 6], source=f"space/{name}"))
+    folder = Folder(join(bucket, "minari"))
+    for path in (tmp_path / "local").rglob("*"):
+        if path.is_file():
+            folder.write(path.relative_to(tmp_path / "local").as_posix(), path.read_bytes())
+    found = resolve_sources(
+        DataConfig(sources=(SourceConfig(id="space/*-v0", root=folder.location),)), SourceConfig(id="unused")
+    )
+    assert [source.name for source, _ in found] == ["space/one-v0", "space/two-v0"]
+    original = random_episodes([5, 6])
+    for source, _ in found:
+        for episode, expected in zip(source.read([0, 1]), original, strict=True):
+            assert np.array_equal(episode.observations, expected.observations)
+
+
+def test_credentials_in_a_uri_are_not_shown() -> None:
+    assert str(Folder("s3://key:secret@bucket/folder?region=eu-west-1")) == "s3://bucket/folder?region=eu-west-1"
