@@ -96,9 +96,9 @@ def drawing(figure: Figure, title: str, description: str, caption: str = "") -> 
         caption: Shown below.
     """
     buffer = io.StringIO()
-    # The salt makes references unique on the page (inline figures share one name space) and the file reproducible.
+    # The salt makes references unique on the page, where inline figures share one name space, and reproducible.
     with mpl.rc_context({"svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg")
     return Drawing(_inline(buffer.getvalue(), description), title, caption)
 
 

@@ -133,8 +133,9 @@ def decision_times(episodes: Mapping[str, Sequence[EpisodeResult]], methods: Seq
     figure, (ax,) = canvas(0.8 + 0.45 * len(methods))
     words = []
     for y, method in enumerate(methods):
-        median = float(np.median([result.decision_ms_median for result in episodes[method]]))
-        slow = float(np.max([result.decision_ms_p99 for result in episodes[method]]))
+        ended = [result for result in episodes[method] if not result.error]
+        median = float(np.median([result.decision_ms_median for result in ended]))
+        slow = max(result.decision_ms_p99 for result in ended)
         ax.plot((median, slow), (y, y), color=palette[method], linewidth=2, alpha=0.5)
         ax.plot(median, y, "o", color=palette[method], markersize=6)
         ax.plot(slow, y, "|", color=palette[method], markersize=9, markeredgewidth=2)

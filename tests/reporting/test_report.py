@@ -1,4 +1,5 @@
 import html.parser
+import math
 import re
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ManifestError, RunFolderError, StorageError
+from pipeline.evaluation.results import EpisodeStore
 from pipeline.reporting.report import write_report
 from pipeline.run_folder import RunFolder
 from tests.reporting.browser import open_page
@@ -114,11 +116,21 @@ def test_shards_outside_the_run_folder_are_found(made_run: MadeRun, tmp_path: Pa
 
 
 def test_failed_and_restarted_episodes_are_counted_and_listed(empty_run: MadeRun) -> None:
-    broken = result("random", 20, 0.0, error="ValueError: the leg <fell> off", attempts=2)
+    times = {"decision_ms_median": math.nan, "decision_ms_p99": math.nan}
+    broken = result("random", 20, 0.0, error="ValueError: the leg <fell> off", attempts=2, **times)
     write_evaluation(empty_run.folder, write_shards(empty_run.folder), METHODS, further=(broken,))
     text = Page(write_report(empty_run.folder)).text
     assert "failed in the environment: 1; started again after a lost actor: 1" in text
+    assert "Median decision time: Random policy 0.2 ms" in Page(empty_run.folder.report).labels[2]
+    assert "Failed episodes" in text
     assert "random episode 20: ValueError: the leg <fell> off" in text
+
+
+def test_episodes_beyond_those_of_the_summary_are_not_shown(made_run: MadeRun) -> None:
+    before = Page(write_report(made_run.folder)).labels
+    EpisodeStore(made_run.folder.episodes("random")).add([result("random", 20, 7654321.0)])
+    assert Page(write_report(made_run.folder)).labels == before
+    assert "7654321" not in made_run.folder.report.read_text()
 
 
 def test_videos_are_linked_by_relative_paths(made_run: MadeRun) -> None:
