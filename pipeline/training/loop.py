@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.seeding import derived_seed
 from pipeline.training.checkpoint import last_checkpoint, load_training_state
+from pipeline.training.initial import load_initial_weights
 from pipeline.training.metrics import Metrics
 from pipeline.training.recorder import Recorder, TrainingTask
 from pipeline.training.schedule import Schedule
@@ -59,16 +60,18 @@ class TrainingLoop:
         model = TrajectoryTransformer(task.model, task.manifest.layout).to(world.device)
         self._step = TrainStep(model, task.training, world, task.seed)
         self._state = TrainingState.start(world.device)
-        self._resume()
+        self._restore()
         self._recorder = Recorder(task, schedule, self._state.step) if world.rank == 0 else None
         self._flops_per_step = model_flops_per_token(model) * schedule.tokens_per_step
         self._peak_flops = peak_flops(world.device, self._step.dtype) * world.size
         self._watch = Stopwatch(self._state.step)
         self._saved = self._looked = time.monotonic()
 
-    def _resume(self) -> None:
+    def _restore(self) -> None:
         folder = last_checkpoint(self._task.checkpoints)
         if folder is None:
+            if self._config.init_from is not None:
+                load_initial_weights(self._step.model, self._config.init_from)
             return
         model, training = load_training_state(folder)
         self._step.model.load_state_dict(model)
