@@ -53,6 +53,10 @@ class RunFolder:
         """Parquet of one method's evaluation episodes."""
         return self.root / "evaluation" / method
 
+    def videos(self, method: str) -> Path:
+        """Films of one method's first episodes."""
+        return self.root / "videos" / method
+
     @property
     def sweep(self) -> Path:
         """One folder per setting that was tried, and their table."""

@@ -10,7 +10,7 @@ from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.distributed.pool import PoolFacts, RolloutPool, fitting_actors
 from pipeline.evaluation.config import EvaluationConfig, MethodName
-from pipeline.evaluation.methods import MethodRecipe, check_environment, method_recipe
+from pipeline.evaluation.methods import MethodRecipe, check_environment, method_recipe, video_path
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.evaluation.summary import build_summary, choose_reference, write_summary
@@ -39,7 +39,7 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     checkpoint = checkpoint_folder(experiment, run) if has_model else None
     manifest = load_manifest(run, checkpoint)
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
-    recipes = {method: _recipe(method, experiment, manifest, checkpoint) for method in config.methods}
+    recipes = {method: _recipe(method, experiment, run, manifest, checkpoint) for method in config.methods}
     stores = {method: EpisodeStore(run.episodes(method)) for method in config.methods}
     check_environment(experiment.environment, manifest.spaces)
     for method, recipe in recipes.items():
@@ -86,10 +86,14 @@ def episode_starts(root_seed: int, purpose: str, episodes: list[int]) -> list[Ep
     return [EpisodeStart(episode, derived_seed(root_seed, purpose, episode)) for episode in episodes]
 
 
-def _recipe(method: MethodName, experiment: Experiment, manifest: Manifest, checkpoint: Path | None) -> MethodRecipe:
-    return method_recipe(
-        method, experiment.environment, experiment.planning, experiment.evaluation, manifest.spaces, checkpoint
-    )
+def _recipe(
+    method: MethodName, experiment: Experiment, run: RunFolder, manifest: Manifest, checkpoint: Path | None
+) -> MethodRecipe:
+    evaluation = experiment.evaluation
+    recipe = method_recipe(method, experiment.environment, experiment.planning, evaluation, manifest.spaces, checkpoint)
+    if recipe.checkpoint is None:
+        return recipe
+    return recipe.model_copy(update={"videos": evaluation.videos, "video_folder": str(run.videos(method))})
 
 
 def _run_missing(
@@ -99,16 +103,24 @@ def _run_missing(
     progress: Progress,
 ) -> None:
     config = experiment.evaluation
-    missing = {method: store.missing(config.episodes) for method, store in stores.items()}
+    missing = {method: _missing(recipe, stores[method], config) for method, recipe in recipes.items()}
     if not any(missing.values()):
         return
     with RolloutPool(config, _useful_actors(config, missing)) as pool:
         shown = _Shown(progress, sum(config.episodes - len(episodes) for episodes in missing.values()))
         for method, episodes in missing.items():
             store = stores[method]
-            shown.begin(method, [result.total_reward for result in store.read(config.episodes)])
+            kept = [result for result in store.read(config.episodes) if result.episode not in episodes]
+            shown.begin(method, [result.total_reward for result in kept])
             starts = episode_starts(experiment.seed, "evaluation episode", episodes)
             pool.run(recipes[method], starts, partial(shown.add, store), shown.show)
+
+
+def _missing(recipe: MethodRecipe, store: EpisodeStore, config: EvaluationConfig) -> list[int]:
+    """Returns the episodes to run: those without a result, and those without a film that shall have one."""
+    films = range(min(recipe.videos, config.episodes))
+    unfilmed = {i for i in films if not video_path(Path(recipe.video_folder or ""), i).exists()}
+    return sorted(unfilmed.union(store.missing(config.episodes)))
 
 
 def _useful_actors(config: EvaluationConfig, missing: dict[MethodName, list[int]]) -> int:

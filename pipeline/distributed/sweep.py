@@ -57,15 +57,15 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
     )
     claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
     with Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
-        errors = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
+        errors: list[Exception] = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
         rows = _write_results(experiment, run, str(checkpoint))
         progress.finish(f"{len(rows)} settings in {run.sweep}")
     print(_printed(rows, experiment.sweep))
     if errors:
         raise EvaluationError(
             f"{len(errors)} settings failed and {len(rows)} have episodes; expected none to fail. The first error: "
-            f"{errors[0]}. Put it right and run the same command again: no episode is repeated."
-        )
+            f"{errors[0]} Put it right and run the same command again: no episode is repeated."
+        ) from errors[0]
     write_text_atomically(run.sweep / DONE, _dumped(experiment.sweep))
 
 
@@ -92,7 +92,7 @@ def _is_done(config: SweepConfig, run: RunFolder) -> bool:
     return path.exists() and path.read_text() == _dumped(config)
 
 
-def _run(experiment: Experiment, run: RunFolder, recipe: MethodRecipe, progress: Progress) -> list[str]:
+def _run(experiment: Experiment, run: RunFolder, recipe: MethodRecipe, progress: Progress) -> list[Exception]:
     config, evaluation = experiment.sweep, experiment.evaluation
     plan = TrialPlan(
         recipe=recipe,
@@ -127,8 +127,8 @@ def _write_results(experiment: Experiment, run: RunFolder, checkpoint: str) -> l
 
 
 def _printed(rows: list[SweepRow], config: SweepConfig) -> str:
-    """Returns the table for a terminal, the best setting first."""
-    ordered = sorted(rows, key=lambda row: -row.objective(config))
+    """Returns the table for a terminal, the best setting first, those that were stopped early last."""
+    ordered = sorted(rows, key=lambda row: (row.stopped_early, -row.objective(config)))
     table = pd.DataFrame(
         {
             **row.settings,

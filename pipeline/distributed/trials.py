@@ -6,6 +6,7 @@ Tune reuses the actors, with all that they imported, from trial to trial; its ow
 """
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -112,7 +113,7 @@ def tried_settings(folder: Path) -> list[Setting]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{SETTING}"))]
 
 
-def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]) -> list[str]:
+def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]) -> list[Exception]:
     """Runs the trials of a sweep until each has its episodes or was stopped early.
 
     Args:
@@ -121,9 +122,11 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
         on_tick: Called about once a second meanwhile.
 
     Returns:
-        The last line of what each failed trial raised.
+        What each failed trial raised at its last attempt.
     """
     os.environ.update(_SWITCHES)
+    # Of failed trials the caller tells; of reports that nobody kept there is nothing to tell.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     space, options = _search(plan)
     tuner = tune.Tuner(
         tune.with_resources(
@@ -143,15 +146,16 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
             name=_TUNE_FOLDER,
             storage_path=str(plan.folder),
             failure_config=tune.FailureConfig(max_failures=2),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[_Ticker(on_tick)],
             verbose=0,
         ),
     )
     try:
-        results = tuner.fit()
+        errors = tuner.fit().errors
     finally:
         shutil.rmtree(plan.folder / _TUNE_FOLDER, ignore_errors=True)
-    return [str(error).strip().rpartition("\n")[2] for error in results.errors]
+    return [getattr(error, "cause", error) for error in errors]
 
 
 def _scheduler(plan: TrialPlan) -> AsyncHyperBandScheduler | None:
@@ -171,17 +175,16 @@ def _search(plan: TrialPlan) -> tuple[dict[str, Any], dict[str, Any]]:
     if plan.config.search != "optuna":
         return {"setting": tune.grid_search(listed_settings(plan.config, plan.seed))}, {}
     try:
+        import optuna
         from ray.tune.search.optuna import OptunaSearch
-
-        # What an earlier run tried comes first: its trials read their episodes and tell Optuna what they gave.
-        searcher = OptunaSearch(
-            points_to_evaluate=[{"setting": setting} for setting in tried_settings(plan.folder)],
-            seed=derived_seed(plan.seed, "optuna"),
-        )
-    except (ImportError, AssertionError) as error:
+    except ImportError as error:
         raise ConfigError(
             "sweep.search is 'optuna'; expected Optuna to be installed. Run pip install optuna, or choose random."
         ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What an earlier run tried comes first: its trials read their episodes and tell Optuna what they gave.
+    tried = [{f"setting/{path}": value for path, value in setting.items()} for setting in tried_settings(plan.folder)]
+    searcher = OptunaSearch(points_to_evaluate=tried, seed=derived_seed(plan.seed, "optuna"))
     space = {"setting": {path: _domain(values) for path, values in plan.config.space.items()}}
     return space, {"search_alg": searcher, "num_samples": plan.config.samples}
 

@@ -8,12 +8,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.configuration import Config
+from pydantic import Field
+
+from pipeline.configuration import VOLATILE, Config
 from pipeline.data.spaces import Spaces
 from pipeline.environments import EnvironmentConfig, make_environment
 from pipeline.errors import EnvironmentSetupError, PipelineError
 from pipeline.evaluation.config import EvaluationConfig, MethodName
-from pipeline.evaluation.rollout import Environment, EpisodeBatch
+from pipeline.evaluation.rollout import Environment, EpisodeBatch, EpisodeStart
+from pipeline.evaluation.video import VideoRecorder, choose_rendering_backend
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.policies import PlannerPolicy, Policy, RandomPolicy
 from pipeline.training.checkpoint import MANIFEST, MODEL, load_checkpoint
@@ -30,6 +33,8 @@ class MethodRecipe(Config):
         num_slots: Episodes that one call of the policy decides for.
         checkpoint: Absolute path of the model's folder, None for a method without a model.
         device: Where the model computes, `cpu` or `cuda`.
+        videos: Episodes that are filmed, the first ones.
+        video_folder: Where the films go, absolute; needed if there are any.
     """
 
     method: MethodName
@@ -39,6 +44,8 @@ class MethodRecipe(Config):
     num_slots: int
     checkpoint: str | None = None
     device: str = "cpu"
+    videos: int = Field(0, json_schema_extra=VOLATILE)
+    video_folder: str | None = Field(None, json_schema_extra=VOLATILE)
 
     def identity(self) -> dict[str, Any]:
         """Returns what the episodes depend on; the model stands in it with its checksums, not with its path."""
@@ -86,14 +93,34 @@ def build_batch(recipe: MethodRecipe) -> EpisodeBatch:
         EnvironmentSetupError: The environment cannot be made, or does not have the data's spaces.
         CheckpointError: The model cannot be loaded.
     """
+    if recipe.videos:
+        choose_rendering_backend()
     check_environment(recipe.environment, recipe.spaces)
     return EpisodeBatch(
-        make=lambda _: make_environment(recipe.environment),
+        make=lambda start: _make(recipe, start),
         policy=build_policy(recipe),
         spaces=recipe.spaces,
         method=recipe.method,
         discount=recipe.planning.discount,
+        make_recorder=lambda start: _recorder(recipe, start),
     )
+
+
+def video_path(folder: Path, episode: int) -> Path:
+    """Returns the film of an episode."""
+    return folder / f"episode-{episode:06d}.mp4"
+
+
+def _make(recipe: MethodRecipe, start: EpisodeStart) -> Environment:
+    drawing = {"render_mode": "rgb_array"} if start.episode < recipe.videos else {}
+    return make_environment(recipe.environment, **drawing)
+
+
+def _recorder(recipe: MethodRecipe, start: EpisodeStart) -> VideoRecorder | None:
+    if start.episode >= recipe.videos:
+        return None
+    assert recipe.video_folder is not None, "a recipe with videos has a folder for them"
+    return VideoRecorder(video_path(Path(recipe.video_folder), start.episode))
 
 
 def build_policy(recipe: MethodRecipe) -> Policy:

@@ -1,0 +1,125 @@
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.distributed.evaluate import episode_starts
+from pipeline.distributed.sweep import sweep
+from pipeline.errors import EvaluationError, RunFolderError
+from pipeline.evaluation.methods import build_batch, method_recipe
+from pipeline.evaluation.results import TIMING_COLUMNS, EpisodeStore
+from pipeline.evaluation.sweep import applied, read_table, setting_key
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+from tests.evaluation.counting import SPACES
+from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
+
+pytestmark = pytest.mark.ray
+
+
+def made(tmp_path: Path, **sections: dict[str, Any]) -> tuple[Experiment, RunFolder]:
+    experiment = tiny_experiment(tmp_path, environment={"kwargs": {"log": str(tmp_path / "log")}}, **sections)
+    run = RunFolder(tmp_path / experiment.name)
+    write_tiny_checkpoint(run, experiment)
+    return experiment, run
+
+
+def begun(tmp_path: Path) -> int:
+    return len(list((tmp_path / "log").iterdir()))
+
+
+@pytest.mark.slow
+def test_a_grid_is_tried_once_and_its_table_is_that_of_the_episodes(
+    ray_session: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    experiment, run = made(tmp_path)
+    sweep(experiment, run)
+    rows = read_table(run.sweep)
+    assert sorted(tuple(row.settings.values()) for row in rows) == [(2, 1), (2, 2), (4, 1), (4, 2)]
+    assert begun(tmp_path) == 16
+    assert len(capfd.readouterr().out.splitlines()) < 15, "Ray Tune prints again"
+    for row in rows:
+        store = EpisodeStore(run.sweep / row.key)
+        assert row.mean_return == store.frame()["total_reward"].mean()
+        assert_runs_alone(experiment, run, row.settings)
+    sweep(experiment, run)
+    assert begun(tmp_path) == 16
+    chosen = Experiment.model_validate(yaml.safe_load((run.sweep / "chosen.yaml").read_text()))
+    best = max(rows, key=lambda row: row.mean_return)
+    assert chosen.name == "tiny-chosen"
+    assert (chosen.planning.beam_width, chosen.planning.horizon) == tuple(best.settings.values())
+    with pytest.raises(
+        RunFolderError, match=r"a sweep of another configuration[\s\S]*context_transitions: was 1, is 2"
+    ):
+        sweep(
+            experiment.model_copy(
+                update={"planning": applied(experiment.planning, {"planning.context_transitions": 2})}
+            ),
+            run,
+        )
+
+
+def assert_runs_alone(experiment: Experiment, run: RunFolder, setting: dict[str, Any]) -> None:
+    """Checks a setting's episodes against those of one batch in this process."""
+    planning = applied(experiment.planning, setting)
+    checkpoint = next(run.checkpoints.iterdir())
+    recipe = method_recipe(
+        "trajectory_transformer", experiment.environment, planning, experiment.evaluation, SPACES, checkpoint
+    )
+    alone = EpisodeStore(run.root / "alone" / setting_key(setting))
+    plain = experiment.environment.model_copy(update={"kwargs": {}})
+    batch = build_batch(recipe.model_copy(update={"environment": plain}))
+    batch.run(episode_starts(experiment.seed, "sweep episode", list(range(4))), alone.add)
+    swept = EpisodeStore(run.sweep / setting_key(setting)).frame().drop(columns=list(TIMING_COLUMNS))
+    pd.testing.assert_frame_equal(swept, alone.frame().drop(columns=list(TIMING_COLUMNS)), check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_only_the_episodes_that_an_earlier_one_left(ray_session: None, tmp_path: Path) -> None:
+    experiment, run = made(tmp_path, sweep={"episodes": 2})
+    sweep(experiment, run)
+    assert begun(tmp_path) == 8
+    for path in list(run.sweep.glob("*/episode-000001.parquet"))[:3]:
+        path.unlink()
+    (run.sweep / "done.yaml").unlink()
+    more = experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"episodes": 3})})
+    sweep(more, run)
+    assert begun(tmp_path) == 8 + 3 + 4
+    assert [row.episodes for row in read_table(run.sweep)] == [3, 3, 3, 3]
+
+
+@pytest.mark.slow
+def test_early_stopping_ends_some_settings_and_optuna_goes_on_from_what_is_there(
+    ray_session: None, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    space = {"planning.beam_width": {"low": 1, "high": 8, "integer": True}, "planning.horizon": [1, 2]}
+    settings = {"space": space, "search": "optuna", "samples": 4, "episodes": 6}
+    halving = {"early_stopping": True, "report_every": 1}
+    experiment, run = made(tmp_path, sweep={**settings, **halving}, evaluation={"num_actors": 1})
+    sweep(experiment, run)
+    rows = read_table(run.sweep)
+    assert 1 <= len(rows) <= 4
+    assert any(row.stopped_early for row in rows)
+    assert any(not row.stopped_early for row in rows)
+    assert begun(tmp_path) == sum(row.episodes for row in rows) < 24
+    before = {row.key: row.episodes for row in rows}
+    more = experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"samples": 6})})
+    sweep(more, run)
+    after = {row.key: row.episodes for row in read_table(run.sweep)}
+    assert before.keys() <= after.keys()
+    assert begun(tmp_path) == sum(after.values()), "an episode was run twice"
+
+
+@pytest.mark.slow
+def test_a_setting_that_fails_does_not_take_the_others_with_it(ray_session: None, tmp_path: Path) -> None:
+    space = {"planning.context_transitions": [1, 7]}
+    experiment, run = made(tmp_path, sweep={"space": space, "episodes": 1})
+    with pytest.raises(
+        EvaluationError, match=r"1 settings failed and 1 have episodes; .* planning.context_transitions is 7"
+    ):
+        sweep(experiment, run)
+    assert [row.settings["planning.context_transitions"] for row in read_table(run.sweep)] == [1]
+    assert not (run.sweep / "done.yaml").exists()

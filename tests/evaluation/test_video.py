@@ -1,0 +1,117 @@
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart
+from pipeline.evaluation.video import SIDE, RewardCurve, VideoRecorder, choose_rendering_backend
+from pipeline.planning.beam import Plan
+from pipeline.planning.policies import Decision, RandomPolicy
+from pipeline.records import EpisodeResult
+from tests.evaluation.counting import SPACES, Counting
+
+
+class Drawn(Counting):
+    """The counting environment with a picture: as bright as the step's number, twice as wide as high."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own form)
+
+    def render(self) -> Any:
+        return np.full((40, 80, 3), 10 * self._step, dtype=np.uint8)
+
+
+class Broken(Counting):
+    def render(self) -> Any:
+        raise RuntimeError("no display")
+
+
+def filmed(path: Path, environment: Any) -> EpisodeResult:
+    batch = EpisodeBatch(
+        lambda _: environment, RandomPolicy(SPACES, 1), SPACES, "testing", 1.0, lambda _: VideoRecorder(path)
+    )
+    return batch.advance([EpisodeStart(0, seed=3)], seconds=60.0)[0]
+
+
+def frames_of(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    reader = imageio_ffmpeg.read_frames(str(path))
+    meta = next(reader)
+    shape = (SIDE, 2 * SIDE, 3)
+    return meta, [np.frombuffer(frame, dtype=np.uint8).reshape(shape) for frame in reader]
+
+
+def test_a_film_has_a_frame_for_each_step_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "videos" / "episode.mp4"
+    result = filmed(path, Drawn(length=15))
+    meta, frames = frames_of(path)
+    assert (meta["fps"], len(frames)) == (10.0, result.length)
+    assert result.length > 3
+    brightness = [float(frame[SIDE // 2, : SIDE - 16].mean()) for frame in frames]
+    assert brightness == pytest.approx([10 * (step + 1) for step in range(result.length)], abs=4)
+    assert [entry.name for entry in path.parent.iterdir()] == ["episode.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [(Broken(), r"drawing failed \(RuntimeError: no display\)"), (Counting(), "drawing failed .*NotImplementedError")],
+)
+def test_what_cannot_be_drawn_is_said_once_and_the_episode_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, environment: Any, reason: str
+) -> None:
+    path = tmp_path / "episode.mp4"
+    with caplog.at_level(logging.WARNING):
+        result = filmed(path, environment)
+    assert result.error == ""
+    assert len(caplog.records) == 1
+    assert "libegl1" in caplog.text
+    assert re.search(f"episode.mp4 is not filmed: {reason}", caplog.text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def blue(picture: Any) -> Any:
+    """Which pixels have the colour of the plan."""
+    return (picture[..., 2] > 180) & (picture[..., 0] < 120)
+
+
+def test_the_curve_shows_what_the_plan_promised_beyond_the_present() -> None:
+    curve = RewardCurve()
+    curve.add(None, 1.0)
+    assert not blue(curve.draw()).any()
+    curve.add(np.array([1.0, 5.0, 3.0]), 2.0)
+    drawn = curve.draw()
+    assert drawn.shape == (SIDE, SIDE, 3)
+    line, black = blue(drawn)[50:].nonzero()[1], (drawn.max(axis=2) < 80)[60 : SIDE - 24].nonzero()[1]
+    assert line.min() == pytest.approx(black.max(), abs=3), "the plan does not begin where the past ends"
+    assert line.max() > black.max()
+
+
+def test_a_backend_that_is_chosen_already_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "mine")
+    assert choose_rendering_backend() == "mine"
+
+
+@pytest.mark.slow
+def test_mujoco_is_filmed_where_it_can_draw_without_a_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gymnasium
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    backend = choose_rendering_backend()
+    if backend is None:
+        pytest.skip("neither EGL nor OSMesa is installed: MuJoCo cannot draw here")
+    assert os.environ["MUJOCO_GL"] == backend
+    environment = gymnasium.make("InvertedPendulum-v5", render_mode="rgb_array", max_episode_steps=3)
+    environment.reset(seed=0)
+    recorder = VideoRecorder(tmp_path / "episode.mp4")
+    plan = Plan(np.zeros((2, 7)), np.zeros((2, 1)), np.ones(2), np.ones(2), 3.0)
+    for _ in range(3):
+        environment.step(np.zeros(1, dtype=np.float32))
+        recorder.record(environment, Decision(np.zeros(1), 3.0, plan), 1.0)
+    recorder.close()
+    environment.close()
+    _, frames = frames_of(tmp_path / "episode.mp4")
+    assert len(frames) == 3
+    assert frames[0][:, :SIDE].std() > 10, "the picture is empty"
