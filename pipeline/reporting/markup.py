@@ -13,7 +13,11 @@ LEGEND = (
     "Mean with its 95 % interval over trainings and episodes. Bold: at least the lower end of the interval of the "
     "row's highest mean."
 )
-_LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "\\": r"\textbackslash{}"}
+_LATEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 
 
 def _texts(comparison: Comparison) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:

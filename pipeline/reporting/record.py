@@ -58,10 +58,17 @@ class RunRecord:
         """Where the token shards lie: in the run's folder unless `data.output` says otherwise."""
         return (self.config and self.config["data"]["output"]) or self.run.shards
 
+    @property
+    def has_shards(self) -> bool:
+        """Whether finished token shards are there."""
+        return Folder(self.shards).exists(MANIFEST_NAME)
+
     @cached_property
     def manifest(self) -> Manifest | None:
-        """Of the token shards."""
-        return read_manifest(self.shards) if Folder(self.shards).exists(MANIFEST_NAME) else None
+        """Of the token shards; of the checkpoint where a run only evaluates another run's model."""
+        if self.has_shards:
+            return read_manifest(self.shards)
+        return self.checkpoint.manifest if self.checkpoint else None
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:

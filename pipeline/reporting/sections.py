@@ -87,6 +87,8 @@ def _dimensions(manifest: Manifest) -> Grid:
 def training_section(record: RunRecord) -> Section:
     """Loss curves."""
     steps, epochs = ([line for line in record.metrics if line["kind"] == kind] for kind in ("step", "epoch"))
+    if not steps and not epochs and record.checkpoint is not None:
+        return Section("Training", text=f"Not in this run: the model is {record.checkpoint.folder}.")
     if not steps and not epochs:
         return Section("Training", missing="No training yet; this makes it:", code=record.command("train"))
     last = record.metrics[-1]

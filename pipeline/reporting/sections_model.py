@@ -48,7 +48,7 @@ def plan_section(record: RunRecord) -> Section:
 
 def attention_section(record: RunRecord) -> Section:
     """Attention of the first and the third layer on one held-out window."""
-    if record.checkpoint is None or record.manifest is None:
+    if record.checkpoint is None or not record.has_shards:
         return Section(
             "Attention", missing="No checkpoint with its shards yet; this makes it:", code=record.command("train")
         )

@@ -3,8 +3,10 @@
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from pipeline.data.manifest import Manifest, SourceRecord, Totals, write_manifest
 from pipeline.data.shards import ShardSettings, write_shard
@@ -36,6 +38,32 @@ class MadeRun:
 
     folder: RunFolder
     experiment: Experiment
+
+
+def make_empty_run(root: Path) -> MadeRun:
+    """A run folder in which no stage has run."""
+    model = {"layers": 3, "heads": 2, "width": 16, "window_transitions": 6}
+    experiment = Experiment.model_validate(
+        {
+            "name": "made",
+            "environment": {"id": "Pendulum-v1", "max_episode_steps": 40},
+            "model": model,
+            "planning": {"context_transitions": 2, "horizon": 3, "beam_width": 4},
+        }
+    )
+    folder = RunFolder(root / "runs" / "made")
+    folder.root.mkdir(parents=True)
+    folder.config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    return MadeRun(folder, experiment)
+
+
+def make_run(root: Path) -> MadeRun:
+    """A run folder in which prepare, train and evaluate are done."""
+    run = make_empty_run(root)
+    manifest = write_shards(run.folder)
+    write_training(run, manifest)
+    write_evaluation(run.folder, manifest, METHODS)
+    return run
 
 
 def behaviour(number: int) -> Episode:

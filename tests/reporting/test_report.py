@@ -8,10 +8,12 @@ import yaml
 
 from pipeline.errors import ManifestError, RunFolderError, StorageError
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.reporting.comparison import read_run
 from pipeline.reporting.report import write_report
 from pipeline.run_folder import RunFolder
+from pipeline.training.checkpoint import best_checkpoint
 from tests.reporting.browser import open_page
-from tests.reporting.made_run import METHODS, SOURCE, MadeRun, result, write_evaluation, write_shards, write_sweep
+from tests.reporting.made_run import METHODS, SOURCE, MadeRun, result, write_evaluation, write_shards
 
 
 class Page(html.parser.HTMLParser):
@@ -38,9 +40,8 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_report_of_a_finished_run_has_every_figure(made_run: MadeRun) -> None:
-    write_sweep(made_run.folder)
-    page = Page(write_report(made_run.folder))
+def test_the_report_of_a_finished_run_has_every_figure(full_report: Path) -> None:
+    page = Page(full_report)
     assert [label.split(".")[0].split(":")[0] for label in page.labels] == [
         "Histogram of episode returns for each source",
         "Training and validation loss over the tokens seen",
@@ -56,22 +57,19 @@ def test_the_report_of_a_finished_run_has_every_figure(made_run: MadeRun) -> Non
     ]
 
 
-def test_the_report_needs_nothing_but_itself(made_run: MadeRun) -> None:
-    write_sweep(made_run.folder)
-    path = write_report(made_run.folder)
-    assert Page(path).fetched == []
-    assert "@import" not in path.read_text()
-    assert not re.search(r"url\((?!#)", path.read_text())
+def test_the_report_needs_nothing_but_itself(full_report: Path) -> None:
+    assert Page(full_report).fetched == []
+    assert "@import" not in full_report.read_text()
+    assert not re.search(r"url\((?!#)", full_report.read_text())
 
 
-def test_references_inside_figures_are_unique_on_the_page(made_run: MadeRun) -> None:
-    write_sweep(made_run.folder)
-    ids = Page(write_report(made_run.folder)).ids
+def test_references_inside_figures_are_unique_on_the_page(full_report: Path) -> None:
+    ids = Page(full_report).ids
     assert sorted(ids) == sorted(set(ids))
 
 
-def test_the_report_tells_the_numbers_of_the_run(made_run: MadeRun) -> None:
-    text = Page(write_report(made_run.folder)).text
+def test_the_report_tells_the_numbers_of_the_run(full_report: Path) -> None:
+    text = Page(full_report).text
     for words in (
         "190.0",
         "187.6 to 192.5",
@@ -113,6 +111,21 @@ def test_shards_outside_the_run_folder_are_found(made_run: MadeRun, tmp_path: Pa
     text = Page(write_report(made_run.folder)).text
     assert SOURCE in text
     assert "No token shards" not in text
+
+
+def test_a_run_that_evaluates_the_model_of_another_one_has_its_data_and_its_plan(made_run: MadeRun) -> None:
+    chosen = RunFolder(made_run.folder.root.with_name("made-chosen"))
+    chosen.root.mkdir()
+    (made_run.folder.root / "evaluation").rename(chosen.root / "evaluation")
+    made_run.folder.summary.rename(chosen.summary)
+    config = yaml.safe_load(made_run.folder.config.read_text())
+    config["evaluation"]["checkpoint"] = str(best_checkpoint(made_run.folder.checkpoints))
+    chosen.config.write_text(yaml.safe_dump(config))
+    page = Page(write_report(chosen))
+    assert f"the model is {config['evaluation']['checkpoint']}" in page.text
+    assert SOURCE in page.text
+    assert any(label.startswith("Predicted and actual observations") for label in page.labels)
+    assert read_run(chosen).data_set == SOURCE
 
 
 def test_failed_and_restarted_episodes_are_counted_and_listed(empty_run: MadeRun) -> None:
@@ -166,13 +179,11 @@ def test_a_damaged_shard_is_an_error_and_no_empty_section(made_run: MadeRun) -> 
 
 
 @pytest.mark.parametrize("width", [1200, 500])
-def test_a_browser_draws_every_figure_and_has_no_complaint(made_run: MadeRun, tmp_path: Path, width: int) -> None:
-    write_sweep(made_run.folder)
-    page = write_report(made_run.folder)
-    opened = open_page(page, tmp_path, width)
+def test_a_browser_draws_every_figure_and_has_no_complaint(full_report: Path, tmp_path: Path, width: int) -> None:
+    opened = open_page(full_report, tmp_path, width)
     assert opened.complaints == []
     assert opened.overflow <= 0
-    assert len(opened.figures) == page.read_text().count("<figure>") == 11
+    assert len(opened.figures) == full_report.read_text().count("<figure>") == 11
     for figure in opened.figures:
         assert figure["width"] > 300
         assert figure["height"] > 100
