@@ -21,8 +21,9 @@ RANKS = [
     {"evaluation"},
     {"reporting"},
     {"experiment"},
-    {"command_line", "benchmarks"},
+    {"command_line"},
     {"distributed"},
+    {"benchmarks"},
 ]
 RANK_OF = {name: rank for rank, names in enumerate(RANKS) for name in names}
 MODULES = sorted((REPOSITORY / "pipeline").rglob("*.py"))

@@ -94,9 +94,13 @@ class MinariSource:
         return np.arange(_storage(self.location).total_episodes, dtype=np.int64)
 
     def fingerprint(self) -> str:
-        """Returns a sha256 of its metadata, which holds the numbers of episodes and steps and its size."""
-        path = local_copy(self.location) / "data" / "metadata.json"
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        """Returns a sha256 of its metadata, which counts episodes and steps, and of how its last episode ended."""
+        folder = local_copy(self.location) / "data"
+        hasher = hashlib.sha256((folder / "metadata.json").read_bytes())
+        last = next(self.read(self.ids()[-1:].tolist()))
+        for array in (last.observations, last.actions, last.rewards):
+            hasher.update(np.ascontiguousarray(array).tobytes())
+        return hasher.hexdigest()
 
     def read(self, ids: Sequence[int]) -> Iterator[Episode]:
         """Yields the episodes `ids`.

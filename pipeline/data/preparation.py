@@ -3,6 +3,8 @@
 `write_shards` runs them one after another in this process; `pipeline.distributed.prepare` runs the same ones on Ray.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -62,6 +64,13 @@ class Preparation:
         return [source for source, _ in self.sources]
 
     @property
+    def origin(self) -> str:
+        """Names everything that shards depend on: configuration, seed, and what the data sets hold."""
+        prints = [(source.name, source.fingerprint()) for source in self.readers]
+        text = json.dumps([prints, self.seed, self.config.identity()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
     def summary_settings(self) -> SummarySettings:
         """What the first pass depends on."""
         config = self.config
@@ -93,7 +102,9 @@ class ShardPlan:
         config, summary = preparation.config, fit.summary
         index = EpisodeIndex(summary.sources, summary.ids, summary.lengths)
         validation = draw_validation(index, config.validation_share, preparation.seed)
-        settings = ShardSettings(fit.discretizer, config.discount, config.termination_penalty, config.steps_per_row)
+        settings = ShardSettings(
+            fit.discretizer, config.discount, config.termination_penalty, config.steps_per_row, preparation.origin
+        )
         return cls(index, validation, index.blocks(config.steps_per_shard), settings)
 
 

@@ -56,12 +56,14 @@ class ShardSettings:
         discount: g of the value to go.
         termination_penalty: Replaces the reward of a terminal last step; None keeps it.
         steps_per_row: Longer episodes are split into rows of this many steps.
+        origin: Names the data that the episodes come from.
     """
 
     discretizer: Discretizer
     discount: float
     termination_penalty: float | None
     steps_per_row: int
+    origin: str = ""
 
     @property
     def schema(self) -> "pa.Schema":
@@ -83,8 +85,10 @@ class ShardSettings:
 
     @property
     def digest(self) -> str:
-        """sha256 of all settings; a shard carries it, so that no shard of other settings is ever taken for finished."""
-        hasher = hashlib.sha256(repr((self.discount, self.termination_penalty, self.steps_per_row)).encode())
+        """sha256 of all settings; a shard carries it, so that none of other settings or data is taken for finished."""
+        hasher = hashlib.sha256(
+            repr((self.discount, self.termination_penalty, self.steps_per_row, self.origin)).encode()
+        )
         hasher.update(repr(self.discretizer.layout).encode())
         hasher.update(self.discretizer.edges.tobytes())
         return hasher.hexdigest()
@@ -141,8 +145,20 @@ def finished_shard(folder: Folder, index: int, settings: ShardSettings) -> Shard
     return _record(name, content, facts) if facts["settings"] == settings.digest else None
 
 
-def read_tokens(folder: Location, split: Split) -> TokenEpisodes:
-    """Returns all tokens of one split, in the order of the shards' rows.
+def count_steps(folder: Location, shard: ShardRecord, split: Split) -> int:
+    """Returns the steps of one split in one shard, without reading its tokens."""
+    with Folder(folder).open(shard.file) as file:
+        table = pq.read_table(file, columns=["split", "length"])
+    return int(np.asarray(table["length"])[np.asarray(table["split"]) == split].sum())
+
+
+def read_tokens(folder: Location, split: Split, shards: Sequence[ShardRecord] | None = None) -> TokenEpisodes:
+    """Returns the tokens of one split, in the order of the shards' rows.
+
+    Args:
+        folder: Of the shards.
+        split: Which episodes.
+        shards: Which files of its manifest; None takes all.
 
     Raises:
         ManifestError: No manifest, a missing shard, or one whose checksum fails.
@@ -151,7 +167,7 @@ def read_tokens(folder: Location, split: Split) -> TokenEpisodes:
     tokens: list[Tokens] = []
     lengths: list[int] = []
     endings: list[bool] = []
-    for shard in manifest.shards:
+    for shard in manifest.shards if shards is None else shards:
         for start, terminated, array in _read_rows(read_shard(place, shard), split, manifest.layout.transition_dim):
             tokens.append(array)
             # Rows of one long episode follow each other; each but the first starts above 0.

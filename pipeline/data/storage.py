@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
@@ -83,6 +84,17 @@ class Folder:
         try:
             with self._filesystem.open_input_file(self._file(name)) as stream:
                 return bytes(stream.read())
+        except OSError as error:
+            raise self._error(name, "read", error) from error
+
+    def open(self, name: str) -> Any:
+        """Returns the file `name`, opened to read parts of it; the caller closes it.
+
+        Raises:
+            StorageError: It cannot be opened.
+        """
+        try:
+            return self._filesystem.open_input_file(self._file(name))
         except OSError as error:
             raise self._error(name, "read", error) from error
 

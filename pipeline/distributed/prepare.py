@@ -4,7 +4,6 @@ The ranges of episodes that tasks work on follow from the data alone, and what t
 of the ranges, so the bytes are the same for any number of workers.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +109,7 @@ class _Stage:
 
     def fit(self) -> Fit:
         """Returns the bin edges of an earlier run over the same data, or finds them."""
-        key = self._key()
+        key = self._preparation.origin
         if self._folder.exists(FIT_NAME):
             known = Fit.from_bytes(self._folder.read(FIT_NAME), key)
             if known is not None:
@@ -147,11 +146,6 @@ class _Stage:
         for name in self._folder.names():
             if name == FIT_NAME or name.endswith(".partial"):
                 self._folder.remove(name)
-
-    def _key(self) -> str:
-        """Returns what the fit depends on and the claimed configuration does not say: the data sets' content."""
-        prints = [source.fingerprint() for source in self._preparation.readers]
-        return json.dumps([prints, self._preparation.seed, self._preparation.config.identity()], sort_keys=True)
 
     def _run(self, ranges: Sequence[EpisodeRange], reduce: Reduce, step: str) -> Iterator[ReducedRange]:
         """Yields what the tasks made of their ranges, in the order of the ranges.

@@ -103,12 +103,15 @@ def test_a_finished_shard_is_recognised_by_its_settings(tmp_path: Path) -> None:
     record = write_shard(folder, 3, [(episode, "train") for episode in episodes], settings)
     assert finished_shard(folder, 3, settings) == record
     assert finished_shard(folder, 3, ShardSettings(discretizer, 0.9, None, 1000)) is None
+    assert finished_shard(folder, 3, ShardSettings(discretizer, 0.99, None, 1000, origin="other data")) is None
 
 
 def test_a_cut_off_shard_is_not_finished(tmp_path: Path) -> None:
     episodes = random_episodes([8, 8])
-    settings = ShardSettings(write_shards(tmp_path, episodes, DataConfig(num_bins=5)).discretizer, 0.99, None, 10_000)
+    discretizer = write_shards(tmp_path / "fit", episodes, DataConfig(num_bins=5)).discretizer
+    settings, folder = ShardSettings(discretizer, 0.99, None, 1000), Folder(tmp_path)
+    write_shard(folder, 0, [(episode, "train") for episode in episodes], settings)
+    assert finished_shard(folder, 0, settings) is not None
     path = tmp_path / "shard-00000.parquet"
-    assert finished_shard(Folder(tmp_path), 0, settings) is not None
     path.write_bytes(path.read_bytes()[:-20])
-    assert finished_shard(Folder(tmp_path), 0, settings) is None
+    assert finished_shard(folder, 0, settings) is None

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.data.manifest import MANIFEST_NAME, read_manifest
+from pipeline.data.shards import read_tokens
+from pipeline.distributed.prepare import FIT_NAME, prepare
+from pipeline.errors import DataError, ManifestError, RunFolderError
+from pipeline.references.prepare import reference_prepare
+from tests.data.episodes import counting_episodes, random_episodes, write_minari
+from tests.data.test_d4rl_source import write_d4rl
+from tests.distributed.stages import experiment, files, run_and_kill
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+LENGTHS = np.random.default_rng(0).integers(1, 60, 150).tolist()
+
+
+def prepared(runs: Path, name: str, **data: object) -> Path:
+    """Prepares the data set test/data-v0 below `runs` and returns the shards' folder."""
+    settings = {"sources": [{"id": "test/data-v0", "root": str(runs)}], "num_bins": 20, "steps_per_shard": 500, **data}
+    entire, run = experiment(runs, name, data=settings)
+    prepare(entire, run)
+    return run.shards
+
+
+def test_any_number_of_workers_gives_the_references_tokens_and_the_same_bytes(tmp_path: Path) -> None:
+    folder = write_minari(tmp_path, "test/data-v0", random_episodes(LENGTHS))
+    shards = [prepared(tmp_path, f"workers-{count}", num_workers=count, validation_share=0.0) for count in (1, 2, 3)]
+    contents = [files(folder) for folder in shards]
+    assert len(contents[0]) == len(read_manifest(shards[0]).shards) + 1 > 5
+    assert contents[0] == contents[1] == contents[2]
+    reference = reference_prepare(folder / "data" / "main_data.hdf5", None, 20, 0.99)
+    episodes = read_tokens(shards[0], "train")
+    assert np.array_equal(episodes.tokens, reference.tokens)
+    assert np.diff(episodes.offsets).tolist() == reference.lengths.tolist() == LENGTHS
+
+
+def test_no_step_is_lost_doubled_or_moved_in_a_mixture(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/a-v0", counting_episodes(LENGTHS[:40]))
+    write_minari(tmp_path, "test/b-v0", counting_episodes(LENGTHS[40:100]), data_format="arrow")
+    sources = [{"id": "test/{a,b}-v0", "root": str(tmp_path)}]
+    folder = prepared(tmp_path, "mixture", sources=sources, num_bins=20_000, steps_per_row=7, validation_share=0.3)
+    manifest = read_manifest(folder)
+    assert [(source.name, source.episodes) for source in manifest.sources] == [("test/a-v0", 40), ("test/b-v0", 60)]
+    found = []
+    for split in ("train", "validation"):
+        episodes = read_tokens(folder, split)
+        numbers = np.round(manifest.discretizer.decode(episodes.tokens)[:, :2]).astype(int)
+        for start, end in zip(episodes.offsets, episodes.offsets[1:], strict=False):
+            assert numbers[start:end, 1].tolist() == list(range(end - start))
+            found.append((numbers[start, 0], end - start))
+    expected = [*enumerate(LENGTHS[:40]), *enumerate(LENGTHS[40:100])]
+    assert sorted(found) == sorted(expected)
+
+
+def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([40] * 400))
+    whole = prepared(tmp_path, "whole", steps_per_shard=100)
+    settings = {"sources": [{"id": "test/data-v0", "root": str(tmp_path)}], "num_bins": 20, "steps_per_shard": 100}
+    entire, run = experiment(tmp_path, "killed", data=settings)
+    run_and_kill("prepare", entire, lambda: len(list(run.shards.glob("*.parquet"))) >= 10)
+    assert not (run.shards / MANIFEST_NAME).exists()
+    kept = {path: path.stat().st_mtime_ns for path in run.shards.glob("*.parquet")}
+    assert 10 <= len(kept) < 133
+    prepare(entire, run)
+    assert files(run.shards) == files(whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_an_unfinished_preparation_of_other_data_is_begun_again(tmp_path: Path) -> None:
+    folder = write_minari(tmp_path, "test/data-v0", random_episodes([10] * 40))
+    shards = prepared(tmp_path, "first", steps_per_shard=100)
+    first = files(shards)
+    fit = shards / FIT_NAME
+    assert not fit.exists()
+    (shards / MANIFEST_NAME).unlink()
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        file["episode_3/rewards"][0] = 1e6
+    metadata = folder / "data" / "metadata.json"
+    metadata.write_text(metadata.read_text().replace('"total_steps": 400', '"total_steps": 400, "description": "new"'))
+    prepared(tmp_path, "first", steps_per_shard=100)
+    second = prepared(tmp_path, "second", steps_per_shard=100)
+    assert files(shards) == files(second) != first
+
+
+def test_a_second_call_does_nothing_and_another_configuration_is_refused(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
+    shards = prepared(tmp_path, "once")
+    written = (shards / MANIFEST_NAME).stat().st_mtime_ns
+    prepared(tmp_path, "once", num_workers=1)
+    assert (shards / MANIFEST_NAME).stat().st_mtime_ns == written
+    with pytest.raises(
+        RunFolderError, match=r"holds token shards of another configuration.*\n.*num_bins: was 20, is 21"
+    ):
+        prepared(tmp_path, "once", num_bins=21)
+
+
+def test_shards_can_go_elsewhere(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
+    inside = prepared(tmp_path, "inside")
+    prepared(tmp_path, "elsewhere", output=f"file://{tmp_path}/other/place")
+    assert files(tmp_path / "other" / "place") == files(inside)
+
+
+def test_d4rl_files_are_prepared_too(tmp_path: Path) -> None:
+    path = write_d4rl(tmp_path / "a.hdf5")
+    manifest = read_manifest(prepared(tmp_path, "d4rl", sources=[{"id": path}]))
+    assert (manifest.totals.episodes, manifest.totals.steps) == (3, 10)
+    assert manifest.statistics.returns[0].terminations == 1
+
+
+def test_the_report_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
+    prepared(tmp_path, "printed")
+    output = capsys.readouterr().out
+    assert "200 steps in 20 episodes (1 for validation), 1 shards" in output
+    assert "test/data-v0" in output
+
+
+@pytest.mark.parametrize("step", [4, 0])
+def test_the_first_bad_episode_in_the_order_of_the_data_is_named(tmp_path: Path, step: int) -> None:
+    episodes = random_episodes([10] * 60)
+    for number in (50, 31):
+        episodes[number].rewards[step] = np.nan
+    write_minari(tmp_path, "test/data-v0", episodes)
+    with pytest.raises(
+        DataError, match=rf"Episode 31 of test/data-v0 has 1 NaN .* rewards, the first at step {step}; exp"
+    ):
+        prepared(tmp_path, "bad", steps_per_shard=50)
+    assert not (tmp_path / "bad" / "shards" / MANIFEST_NAME).exists()
+
+
+def test_as_many_observations_as_actions_are_refused(tmp_path: Path) -> None:
+    folder = write_minari(tmp_path, "test/data-v0", random_episodes([10] * 5))
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        rows = file["episode_2/observations"][:-1]
+        del file["episode_2/observations"]
+        file["episode_2/observations"] = rows
+    with pytest.raises(
+        DataError, match="Episode 2 of test/data-v0 has 10 rewards, 10 actions and 10 observations; exp"
+    ):
+        prepared(tmp_path, "short")
+
+
+def test_a_mixture_of_different_environments_is_refused(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([5] * 5))
+    path = write_d4rl(tmp_path / "a.hdf5")
+    sources = [{"id": "test/data-v0", "root": str(tmp_path)}, {"id": path}]
+    with pytest.raises(DataError, match=r"a.hdf5 has 2 observation and 1 action columns; expected 3 and 2"):
+        prepared(tmp_path, "mixed", sources=sources)
+
+
+def test_neither_sources_nor_collected_behaviour_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.sources is empty and .* has no data set collected/behaviour-v0"):
+        prepared(tmp_path, "nothing", sources=[])
+
+
+def test_edges_of_shards_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([5] * 5))
+    with pytest.raises(ManifestError, match=r"nowhere has no manifest.json; expected finished shards"):
+        prepared(tmp_path, "given", discretizer_from=str(tmp_path / "nowhere"))
