@@ -18,7 +18,7 @@ from pipeline.data.config import DataConfig
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.scores import ScoreReference
-from pipeline.evaluation.summary import across_trainings
+from pipeline.evaluation.summary import across_trainings, summarize
 from pipeline.models.config import ModelConfig
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
@@ -175,7 +175,7 @@ def _row(runs: list[ComparedRun]) -> ComparisonRow:
     for run in runs:
         for method, episodes in run.episodes.items():
             groups[_column(method, run, runs)].append(episodes)
-    cells = _with_best({column: _cell(group, reference) for column, group in groups.items()})
+    cells = _with_best({column: _cell(column, group, reference) for column, group in groups.items()})
     unit = f"score ({reference.name})" if reference else "return"
     return ComparisonRow(runs[0].environment, runs[0].data_set, unit, len(runs), cells)
 
@@ -188,8 +188,10 @@ def _column(method: str, run: ComparedRun, runs: list[ComparedRun]) -> str:
     return f"{label(method)} ({words})" if words else label(method)
 
 
-def _cell(groups: list[list[EpisodeResult]], reference: ScoreReference | None) -> Cell:
-    entry = across_trainings(groups, reference)
+def _cell(column: str, groups: list[list[EpisodeResult]], reference: ScoreReference | None) -> Cell:
+    """Returns the cell of one or more trainings; of one alone it says what the run's own table says."""
+    one = len(groups) == 1
+    entry = summarize(column, groups[0], reference) if one else across_trainings(groups, reference)
     kind = ("normalized_score", "normalized_interval") if reference else ("mean_return", "interval")
     mean, interval = (entry[key] for key in kind)
     return Cell(mean, interval and (interval[0], interval[1]))

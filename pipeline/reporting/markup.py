@@ -82,10 +82,11 @@ def _escaped(text: str) -> str:
 def to_html(comparison: Comparison) -> str:
     """Returns the table as a page that needs no other file."""
     header, rows, bold = _texts(comparison)
-    subtitle = f"{sum(row.trainings for row in comparison.rows)} runs"
-    return render(
-        "Comparison", subtitle, [Section("Result", grids=[Grid(header, rows, LEGEND, strong=frozenset(bold))])]
-    )
+    # Broken between mean and interval where the page is narrow, not inside the interval.
+    cells = [[text.replace(", ", ",\u00a0") for text in row] for row in rows]
+    grid = Grid(header, cells, LEGEND, strong=frozenset(bold), names=3, wraps=True)
+    runs = sum(row.trainings for row in comparison.rows)
+    return render("Comparison", f"{runs} runs", [Section("Result", grids=[grid])])
 
 
 def write_comparison(folders: Sequence[Path], stem: Path) -> str:

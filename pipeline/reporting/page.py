@@ -17,11 +17,12 @@ class Grid:
     """A table of texts.
 
     Attributes:
-        header: Column heads, () for none; the first column holds names and is set flush left, all others flush right.
+        header: Column heads, () for none. The first columns hold names and are set flush left, all others flush right.
         rows: As many cells a row as there are heads.
         caption: Shown below.
         strong: (row, column) of the cells that stand out.
-        words: Cells are words, set flush left and broken where they need it.
+        names: How many columns hold names.
+        wraps: Cells may be broken at spaces.
         colours: One `#rrggbb` a row for the dot in front of its name, or none at all.
     """
 
@@ -29,7 +30,8 @@ class Grid:
     rows: Sequence[Sequence[str]]
     caption: str = ""
     strong: frozenset[tuple[int, int]] = frozenset()
-    words: bool = False
+    names: int = 1
+    wraps: bool = False
     colours: Sequence[str] = ()
 
 

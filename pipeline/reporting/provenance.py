@@ -41,7 +41,7 @@ def _processor() -> str:
 def commit(folder: Path) -> str:
     """Returns the git commit of `folder`, marked where files differ from it, or says that there is none."""
     try:
-        head = _git(folder, "rev-parse", "HEAD")
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return "not a git checkout"

@@ -180,5 +180,5 @@ def provenance_section(record: RunRecord) -> Section:
     return Section(
         "Provenance",
         text="The machine and the code that wrote this report.",
-        grids=[Grid((), list(machine.items()), words=True), libraries],
+        grids=[Grid((), list(machine.items()), names=2, wraps=True), libraries],
     )

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.scores import ScoreReference
+from pipeline.evaluation.summary import read_summary
 from pipeline.reporting.comparison import Cell, ComparedRun, Comparison, compare, read_run
 from pipeline.reporting.markup import to_html, to_latex, to_markdown, write_comparison
 from pipeline.reporting.table import NOTHING
@@ -115,6 +116,12 @@ def test_an_interval_stands_behind_its_mean() -> None:
     assert "1.0 [1.0, 1.0]" in to_markdown(compare([run]))
 
 
+def test_one_run_alone_has_the_numbers_of_its_own_table(made_run: MadeRun) -> None:
+    entry = read_summary(made_run.folder.summary)["methods"]["trajectory_transformer"]
+    cell = compare([read_run(made_run.folder)]).rows[0].cells["Trajectory Transformer"]
+    assert (cell.mean, list(cell.interval or ())) == (entry["mean_return"], entry["interval"])
+
+
 def test_an_evaluated_run_is_read_from_its_folder(made_run: MadeRun) -> None:
     run = read_run(made_run.folder)
     assert (run.name, run.environment, run.data_set) == ("made", "Pendulum-v1", "own/pendulum/mixed-v0")
@@ -137,7 +144,7 @@ def test_the_comparison_is_written_in_three_forms(made_run: MadeRun) -> None:
     markdown = write_comparison([made_run.folder.root], stem)
     assert stem.with_suffix(".md").read_text() == markdown
     assert r"\bottomrule" in stem.with_suffix(".tex").read_text()
-    assert "<table>" in stem.with_suffix(".html").read_text()
+    assert "<table class=" in stem.with_suffix(".html").read_text()
 
 
 def test_a_run_without_an_evaluation_cannot_be_compared(empty_run: MadeRun) -> None:
