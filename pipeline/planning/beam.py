@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.planning.cache import Cache, DenseCache, SearchShape
 from pipeline.planning.config import PlanningConfig
-from pipeline.planning.decoder import Decoder, SearchShape
+from pipeline.planning.decoder import Decoder
 from pipeline.planning.noise import Noise, no_noise
 from pipeline.planning.search import BeamSearch, SearchInputs
+from pipeline.planning.tree_cache import TreeCache
 from pipeline.planning.weights import Weights
 from pipeline.tokens.discretizer import Discretizer
+from pipeline.tokens.layout import TransitionLayout
 
 _ROWS_PER_CALL = 256
 """On a CPU episodes are searched in groups of about so many beams: beyond, caches overflow and nothing is gained."""
@@ -89,12 +92,17 @@ class BeamPlanner:
         self.num_episodes, self.device = num_episodes, torch.device(device)
         self.group = _group_size(num_episodes, config.beam_width, self.device)
         shape = SearchShape(
-            self.group, config.beam_width, config.expansion_factor, config.context_transitions, config.horizon
+            episodes=self.group,
+            beam_width=config.beam_width,
+            copies=config.expansion_factor,
+            context=config.context_transitions,
+            horizon=config.horizon,
+            window=model.config.window_transitions,
         )
         with torch.inference_mode():
             weights = Weights(model, self.device, _product_dtype(config, model, self.device))
             centers = torch.tensor(discretizer.centers, device=self.device, dtype=weights.dtype)
-            decoder = Decoder(weights, self.layout, shape)
+            decoder = Decoder(weights, self.layout, shape, make_cache(weights, self.layout, shape))
             self._search = BeamSearch(config, decoder, centers[self.layout.reward], centers[self.layout.value])
         self._idle = PlanRequest(
             np.zeros((0, self.layout.transition_dim), dtype=np.int64),
@@ -143,6 +151,12 @@ class BeamPlanner:
             np.stack([request.noise.observations for request in requests]),
         )
         return SearchInputs(*(torch.from_numpy(array).to(self.device) for array in arrays))
+
+
+def make_cache(weights: Weights, layout: TransitionLayout, shape: SearchShape) -> Cache:
+    """Returns the cache that measured best on a CPU, or the one whose shapes no data decides."""
+    on_cpu = weights.tokens.device.type == "cpu" and weights.product_dtype != torch.bfloat16
+    return TreeCache(weights, layout, shape) if on_cpu else DenseCache(weights, layout, shape)
 
 
 def _group_size(num_episodes: int, beam_width: int, device: torch.device) -> int:

@@ -138,7 +138,7 @@ class BeamSearch:
         return torch.stack(columns, dim=-1), logits_EKV[:, :, None]
 
     def _after_value(self, beam: "_Beam", inputs: SearchInputs, step: int) -> Tensor:
-        if self.config.context_transitions + step + 2 <= self.decoder.window:
+        if self.config.context_transitions + step + 2 <= self.decoder.shape.window:
             return self.decoder.follow(beam.tokens[:, :, -1, -1], self.layout.value)
         contexts = inputs.contexts[:, None].expand(-1, self.config.beam_width, -1, -1)
         return self.decoder.slide(torch.cat([contexts, beam.tokens], dim=2))

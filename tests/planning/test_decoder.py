@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.planning.decoder import Decoder, SearchShape
+from pipeline.planning.cache import DenseCache, SearchShape
+from pipeline.planning.decoder import Decoder
 from pipeline.planning.selection import Kept
+from pipeline.planning.tree_cache import TreeCache
 from pipeline.planning.weights import Weights
 from tests.planning.scenes import LAYOUT, random_model
 
@@ -12,6 +14,11 @@ E, K, X, C, H, D = 2, 3, 2, 2, 4, LAYOUT.transition_dim
 
 def drawn(generator: torch.Generator, dimension: int, *shape: int) -> torch.Tensor:
     return torch.randint(0, LAYOUT.bins[dimension], shape, generator=generator)
+
+
+def make_decoder(model, shape: SearchShape, cache: type) -> Decoder:
+    weights = Weights(model, torch.device("cpu"), model.position_embedding.dtype)
+    return Decoder(weights, LAYOUT, shape, cache(weights, LAYOUT, shape))
 
 
 def compare(actual: torch.Tensor, model, tokens: torch.Tensor, tolerance: float) -> None:
@@ -24,10 +31,11 @@ def compare(actual: torch.Tensor, model, tokens: torch.Tensor, tolerance: float)
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("window", [6, 4])
+@pytest.mark.parametrize("cache", [DenseCache, TreeCache])
 @torch.inference_mode()
-def test_logits_at_every_token_are_those_of_the_model_without_a_cache(dtype, tolerance, window):
+def test_logits_at_every_token_are_those_of_the_model_without_a_cache(dtype, tolerance, window, cache):
     model = random_model(window, dtype)
-    decoder = Decoder(Weights(model, torch.device("cpu"), dtype), LAYOUT, SearchShape(E, K, X, C, H))
+    decoder = make_decoder(model, SearchShape(E, K, X, C, H, window), cache)
     generator = torch.Generator().manual_seed(0)
     context = torch.stack([drawn(generator, d, E, C) for d in range(D)], dim=-1)
     observation = torch.stack([drawn(generator, d, E) for d in range(LAYOUT.observation_dim)], dim=-1)
@@ -57,10 +65,11 @@ def test_logits_at_every_token_are_those_of_the_model_without_a_cache(dtype, tol
             compare(decoder.follow(token, dimension), model, beam, tolerance)
 
 
+@pytest.mark.parametrize("cache", [DenseCache, TreeCache])
 @torch.inference_mode()
-def test_a_shorter_past_gives_the_logits_of_a_shorter_window():
+def test_a_shorter_past_gives_the_logits_of_a_shorter_window(cache):
     model = random_model(6)
-    decoder = Decoder(Weights(model, torch.device("cpu"), torch.float64), LAYOUT, SearchShape(E, K, X, C, H))
+    decoder = make_decoder(model, SearchShape(E, K, X, C, H, 6), cache)
     generator = torch.Generator().manual_seed(0)
     context = torch.stack([drawn(generator, d, E, C) for d in range(D)], dim=-1)
     observation = torch.stack([drawn(generator, d, E) for d in range(LAYOUT.observation_dim)], dim=-1)
@@ -71,7 +80,7 @@ def test_a_shorter_past_gives_the_logits_of_a_shorter_window():
 
 def test_all_logits_of_absent_bins_are_minus_infinity():
     model = random_model(6)
-    decoder = Decoder(Weights(model, torch.device("cpu"), torch.float64), LAYOUT, SearchShape(1, 1, 1, 0, 1))
+    decoder = make_decoder(model, SearchShape(1, 1, 1, 0, 1, 6), DenseCache)
     with torch.inference_mode():
         decoder.start(torch.zeros(1, 0, D, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long), torch.tensor([0]))
         logits = decoder.branch(torch.zeros(1, 1, 1, dtype=torch.long), dimension=3)
