@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.sweep import TABLE, SweepRow, read_table
-from pipeline.reporting.methods import colours
+from pipeline.reporting.methods import colours, label
 from pipeline.reporting.page import Grid, Section
 from pipeline.reporting.plots import (
     decision_times,
@@ -148,15 +148,12 @@ def _mark(row: SweepRow) -> str:
 
 def video_section(record: RunRecord) -> Section:
     """Filmed episodes, linked."""
-    files = sorted(record.run.root.glob("videos/**/*.mp4"))
-    if not files:
-        return Section(
-            "Videos",
-            missing="No videos; this films two episodes of each method:",
-            code=f"{record.command('evaluate')} --evaluation.videos 2",
-        )
-    paths = [path.relative_to(record.run.root).as_posix() for path in files]
-    return Section("Videos", media=[(path.removeprefix("videos/").removesuffix(".mp4"), path) for path in paths])
+    films = [(method, path) for method in record.episodes for path in sorted(record.run.videos(method).glob("*.mp4"))]
+    if not films:
+        command = f"{record.command('evaluate')} --evaluation.videos 2"
+        return Section("Videos", missing="No videos; this films two episodes of each planning method:", code=command)
+    media = [(f"{label(method)}, {path.stem}", path.relative_to(record.run.root).as_posix()) for method, path in films]
+    return Section("Videos", media=media)
 
 
 def configuration_section(record: RunRecord) -> Section:

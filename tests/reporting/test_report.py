@@ -147,10 +147,13 @@ def test_episodes_beyond_those_of_the_summary_are_not_shown(made_run: MadeRun) -
 
 
 def test_videos_are_linked_by_relative_paths(made_run: MadeRun) -> None:
-    folder = made_run.folder.root / "videos" / "trajectory_transformer"
+    folder = made_run.folder.videos("trajectory_transformer")
     folder.mkdir(parents=True)
     (folder / "episode-000000.mp4").write_bytes(b"film")
-    assert 'src="videos/trajectory_transformer/episode-000000.mp4"' in write_report(made_run.folder).read_text()
+    (folder / ".episode-000001.mp4.partial").write_bytes(b"half a film")
+    page = write_report(made_run.folder)
+    assert Page(page).fetched == ["videos/trajectory_transformer/episode-000000.mp4"]
+    assert "Trajectory Transformer, episode-000000" in Page(page).text
 
 
 def test_names_from_the_data_cannot_break_the_page(made_run: MadeRun) -> None:
