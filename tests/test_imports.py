@@ -63,7 +63,7 @@ def test_only_the_distributed_package_imports_ray(path: Path) -> None:
 
 
 def test_the_algorithms_leave_ray_unloaded() -> None:
-    modules = "pipeline.models.transformer, pipeline.planning.policies, pipeline.training.checkpoint"
+    modules = "pipeline.models.trajectory_transformer, pipeline.planning.policies, pipeline.training.checkpoint"
     code = f"import sys, {modules}; print('ray' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert run.stdout.strip() == "False"
