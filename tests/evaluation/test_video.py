@@ -98,7 +98,8 @@ def test_a_backend_that_is_chosen_already_is_kept(monkeypatch: pytest.MonkeyPatc
 def test_mujoco_is_filmed_where_it_can_draw_without_a_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium
 
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "")  # so that monkeypatch takes away what is set below
+    monkeypatch.delenv("MUJOCO_GL")
     backend = choose_rendering_backend()
     if backend is None:
         pytest.skip("neither EGL nor OSMesa is installed: MuJoCo cannot draw here")

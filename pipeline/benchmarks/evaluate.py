@@ -1,0 +1,144 @@
+"""Times the evaluation pool: environment steps per second by number of actors, and where the time goes.
+
+The model has random weights and the episodes all have the same length, so that nothing but the machinery differs
+between two measurements. It measures the pool; how good the planner's own time is, the planner's benchmark tells.
+"""
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from pipeline.configuration import Config
+from pipeline.data.manifest import Manifest, Totals
+from pipeline.data.spaces import Spaces
+from pipeline.data.statistics import Statistics
+from pipeline.distributed.evaluate import episode_starts
+from pipeline.distributed.pool import RolloutPool
+from pipeline.distributed.session import session
+from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.methods import MethodRecipe, method_recipe
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.models.config import ModelConfig
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.planning.config import PlanningConfig
+from pipeline.tokens.discretizer import Discretizer
+from pipeline.tokens.layout import TransitionLayout
+from pipeline.training.checkpoint import CheckpointInfo, write_checkpoint
+
+
+class EvaluateBenchmark(Config):
+    """How many actors, and what each of them does."""
+
+    actors: tuple[int, ...] = Field((1, 2), min_length=1, description="Numbers of actors to measure, one by one.")
+    episodes_per_actor: int = Field(3, ge=1, description="Episodes that each actor gets, per slot of its batch.")
+    steps: int = Field(10, ge=1, description="Environment steps of an episode.")
+    batch_size: int = Field(1, ge=1, description="Episodes that one actor plans for in one call.")
+    cpus_per_actor: int = Field(1, ge=1, description="CPUs and torch threads of an actor.")
+    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs of an actor; fractions share one.")
+    beam_width: int = Field(128, ge=1, description="Beams of the planner.")
+    horizon: int = Field(15, ge=1, description="Environment steps planned ahead.")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of actors.
+
+    Attributes:
+        actors: Of one process each.
+        steps_per_second: Environment steps of all actors together, per second of wall clock.
+        planning_share: Share of the actors' time (wall clock times actors) that the policy took.
+        environment_share: The same for making, resetting and stepping environments.
+        overhead_share: The rest: Ray, bookkeeping, writing results, waiting for each other.
+    """
+
+    actors: int
+    steps_per_second: float
+    planning_share: float
+    environment_share: float
+    overhead_share: float
+
+
+def run(options: EvaluateBenchmark) -> dict[str, Any]:
+    """Returns the measurement with the most actors, its speed-up over the first one, and all measurements."""
+    with tempfile.TemporaryDirectory() as folder, session():
+        recipe = _recipe(options, Path(folder))
+        measurements = [_measure(options, recipe, actors, Path(folder)) for actors in options.actors]
+    speedup = measurements[-1].steps_per_second / measurements[0].steps_per_second
+    return {
+        "benchmark": "evaluate",
+        **asdict(measurements[-1]),
+        "speedup": speedup,
+        "measurements": [asdict(measurement) for measurement in measurements],
+    }
+
+
+def _measure(options: EvaluateBenchmark, recipe: MethodRecipe, actors: int, folder: Path) -> Measurement:
+    config = EvaluationConfig(cpus_per_actor=options.cpus_per_actor, gpus_per_actor=options.gpus_per_actor)
+    store = EpisodeStore(folder / f"{actors} actors")
+    slots = actors * options.batch_size
+    with RolloutPool(config, actors) as pool:
+        # Processes, imports, the model and the planner's first call are over before the clock starts.
+        pool.run(recipe, episode_starts(0, "warm-up", list(range(slots))), lambda _: None, lambda _: None)
+        episodes = list(range(slots * options.episodes_per_actor))
+        began = time.perf_counter()
+        facts = pool.run(recipe, episode_starts(0, "benchmark", episodes), store.add, lambda _: None)
+        available = actors * (time.perf_counter() - began)
+    times = facts.times
+    return Measurement(
+        actors=actors,
+        steps_per_second=times.steps / (available / actors),
+        planning_share=times.policy / available,
+        environment_share=times.environment / available,
+        overhead_share=1 - (times.policy + times.environment) / available,
+    )
+
+
+def _recipe(options: EvaluateBenchmark, folder: Path) -> MethodRecipe:
+    """Returns a planner with random weights in a Hopper that never falls."""
+    environment = EnvironmentConfig(
+        id="Hopper-v5", max_episode_steps=options.steps, kwargs={"terminate_when_unhealthy": False}
+    )
+    made = make_environment(environment)
+    spaces = Spaces.of(made.observation_space, made.action_space)
+    made.close()
+    layout = TransitionLayout.plain(spaces.observation_dim, spaces.action_dim, num_bins=100)
+    torch.manual_seed(0)
+    checkpoint = write_checkpoint(
+        folder,
+        CheckpointInfo(step=0, epoch=0, validation_loss=None),
+        TrajectoryTransformer(ModelConfig(), layout).state_dict(),
+        {"model": ModelConfig().model_dump(mode="json")},
+        _manifest(layout, spaces).to_json(),
+        None,
+    )
+    planning = PlanningConfig(beam_width=options.beam_width, horizon=options.horizon)
+    evaluation = EvaluationConfig(batch_size=options.batch_size, gpus_per_actor=options.gpus_per_actor)
+    return method_recipe("trajectory_transformer", environment, planning, evaluation, spaces, checkpoint)
+
+
+def _manifest(layout: TransitionLayout, spaces: Spaces) -> Manifest:
+    """Returns the manifest of no data, with bins of equal width between -10 and 10."""
+    edges = np.tile(np.linspace(-10.0, 10.0, layout.num_bins + 1), (layout.transition_dim, 1))
+    discretizer = Discretizer(layout, edges)
+    return Manifest(
+        layout=layout,
+        edges=tuple(map(tuple, edges.tolist())),
+        centers=tuple(map(tuple, discretizer.centers.tolist())),
+        discretizer_kind="uniform",
+        spaces=spaces,
+        discount=0.99,
+        termination_penalty=None,
+        seed=0,
+        sources=(),
+        shards=(),
+        totals=Totals(episodes=0, validation_episodes=0, steps=0, validation_steps=0),
+        statistics=Statistics(returns=(), dimensions=(), sampled_steps=0),
+        versions={},
+    )
