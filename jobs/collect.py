@@ -1,7 +1,9 @@
 """Collects behaviour data in the environment and writes a Minari dataset.
 
-python jobs/collect.py --config configs/quickstart.yaml
-python jobs/collect.py --config configs/quickstart.yaml --collect.steps 1000000
+From the repository's root:
+
+    python jobs/collect.py --config configs/quickstart.yaml
+    python jobs/collect.py --config configs/quickstart.yaml --collect.steps 1000000
 """
 
 from pipeline.command_line import job

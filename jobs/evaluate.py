@@ -1,7 +1,9 @@
 """Runs evaluation episodes of every method and prints the table.
 
-python jobs/evaluate.py --config configs/quickstart.yaml
-python jobs/evaluate.py --config configs/quickstart.yaml --evaluation.episodes 50
+From the repository's root:
+
+    python jobs/evaluate.py --config configs/quickstart.yaml
+    python jobs/evaluate.py --config configs/quickstart.yaml --evaluation.episodes 50
 """
 
 from pipeline.command_line import job

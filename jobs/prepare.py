@@ -1,5 +1,7 @@
 """Turns Minari datasets into token shards: values to go, discretisation, Parquet, and last the manifest.
 
+From the repository's root:
+
     python jobs/prepare.py --config configs/quickstart.yaml
     python jobs/prepare.py --config configs/quickstart.yaml --data.num_bins 50
 """

@@ -1,12 +1,14 @@
 """Tries planning settings with Ray Tune, one row per setting.
 
-python jobs/sweep.py --config configs/quickstart.yaml
-python jobs/sweep.py --config configs/quickstart.yaml --sweep.episodes 4
+From the repository's root:
+
+    python jobs/sweep.py --config configs/quickstart.yaml
+    python jobs/sweep.py --config configs/quickstart.yaml --sweep.episodes 4
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.sweep import sweep
 from pipeline.distributed.session import session
+from pipeline.distributed.sweep import sweep
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 

@@ -1,12 +1,14 @@
 """Trains a model on a run's token shards.
 
-python jobs/train.py --config configs/quickstart.yaml
-python jobs/train.py --config configs/quickstart.yaml --training.epochs 2
+From the repository's root:
+
+    python jobs/train.py --config configs/quickstart.yaml
+    python jobs/train.py --config configs/quickstart.yaml --training.epochs 2
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.train import train
 from pipeline.distributed.session import session
+from pipeline.distributed.train import train
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 

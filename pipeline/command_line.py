@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,10 +36,25 @@ def job(main: Callable[[Experiment, RunFolder], None], description: str | None) 
     with plain_endings():
         experiment = parse_experiment(description, sys.argv[1:])
         run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
-        if not run.config.exists():
-            write_config(experiment, run)
-        main(experiment, run)
+        with _recorded(experiment, run):
+            main(experiment, run)
+
+
+@contextlib.contextmanager
+def _recorded(experiment: Experiment, run: RunFolder) -> Iterator[None]:
+    """Keeps the configuration in the run's folder: from the start in a new one, once the job succeeded in an old one.
+
+    A new folder in which the job left nothing (a misspelled name, a setting that the job refused) is removed again.
+    """
+    new = not run.root.exists()
+    if not run.config.exists():
         write_config(experiment, run)
+    try:
+        yield
+        write_config(experiment, run)
+    finally:
+        if new and [path.name for path in run.root.iterdir()] == [run.config.name] and sys.exc_info()[0]:
+            shutil.rmtree(run.root)
 
 
 @contextlib.contextmanager
@@ -112,8 +128,8 @@ class _Help(jsonargparse.DefaultHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:  # noqa: ARG002 (the base class passes it)
         return "\n".join(indent + line for line in text.strip().splitlines())
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help or ""
 
 
 def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix: str) -> None:
@@ -169,6 +185,9 @@ def _plain_words(message: str) -> str:
     group = re.search(r"Group '([^']*)' does not accept option '([^']+)'", message)
     if group:
         return _unknown(f"{group[1]}.{group[2]}")
+    file = re.search(r"File does not exist: '([^']*)'", message)
+    if file:
+        return f"--config is {file[1]!r}; expected a YAML file that exists. configs/ has examples."
     option = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^ =]+)", message)
     return _unknown(option[1] or option[2]) if option else message
 

@@ -1,5 +1,6 @@
 """What every configuration of the pipeline has in common: frozen, strict, comparable, and stored as YAML."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,17 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
         what: Words for the error, for example "the shards".
 
     Raises:
-        RunFolderError: The folder was made from another configuration; the message lists every differing field.
+        RunFolderError: The folder was made from another configuration (the message lists every differing field), or
+            holds files of which nobody knows what made them.
     """
     path = folder / "_identity.yaml"
     if not path.exists():
+        strangers = sorted(found.name for found in folder.glob("[!_.]*"))
+        if strangers:
+            raise RunFolderError(
+                f"{folder} holds {strangers[0]!r} but no {path.name}; expected {what} with it, or an empty folder. "
+                "Move that folder away, or remove it to make it again."
+            )
         write_text_atomically(path, yaml.safe_dump(identity, sort_keys=False))
         return
     lines = differences(yaml.safe_load(path.read_text()), identity)
@@ -72,5 +80,9 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Writes `text` so that a reader sees the old file or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    with partial.open("w") as file:
+        file.write(text)
+        # Without it, a power failure may leave the new name with nothing behind it.
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)

@@ -47,7 +47,7 @@ def test_lists_and_null_are_written_as_in_yaml() -> None:
         (["--name", "a/b"], r"name is 'a/b'; expected it to match pattern"),
         (["--model.heads", "3"], r"model\.heads is 3; expected a divisor of model\.width, 128\."),
         (["--planning.context_transitions", "20"], r"planning\.context_transitions is 20; expected less than"),
-        (["--config", "nowhere.yaml"], r"nowhere\.yaml"),
+        (["--config", "nowhere.yaml"], r"--config is '.*nowhere\.yaml'; expected a YAML file that exists"),
     ],
 )
 def test_a_wrong_setting_is_told_in_one_sentence(arguments: list[str], message: str) -> None:
@@ -133,6 +133,25 @@ def test_a_job_that_a_user_made_fail_says_why_and_keeps_the_old_configuration(
         job(refuse, "")
     assert capsys.readouterr().err == "error: runs/mine holds shards of another configuration\n"
     assert parse("", ["--config", str(tmp_path / "mine" / "config.yaml")]).seed == 0
+
+
+def test_a_job_that_refuses_a_new_name_leaves_no_folder_behind(arguments: list[str], tmp_path: Path) -> None:
+    def refuse(experiment: Experiment, run: RunFolder) -> None:
+        raise RunFolderError("there is no such run")
+
+    with pytest.raises(SystemExit, match="2"):
+        job(refuse, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_fails_half_way_keeps_what_it_made(arguments: list[str], tmp_path: Path) -> None:
+    def fail(experiment: Experiment, run: RunFolder) -> None:
+        (run.root / "shards").mkdir()
+        raise RunFolderError("no room")
+
+    with pytest.raises(SystemExit, match="2"):
+        job(fail, "")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"config.yaml", "shards"}
 
 
 def test_an_interrupted_job_tells_how_to_go_on(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,12 @@ def test_a_folder_of_another_configuration_is_refused_with_the_fields_that_diffe
         claim_folder(tmp_path, {"data": {"num_bins": 50}}, "shards")
 
 
+def test_a_folder_of_unknown_origin_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "shard-00000.parquet").touch()
+    with pytest.raises(RunFolderError, match=r"holds 'shard-00000\.parquet' but no _identity\.yaml"):
+        claim_folder(tmp_path, {"data": {"num_bins": 100}}, "shards")
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.yaml"
     write_text_atomically(path, "old")
