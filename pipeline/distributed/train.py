@@ -23,7 +23,15 @@ import ray.train.torch
 from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest
 from pipeline.distributed import termination
-from pipeline.distributed.train_worker import Ending, make_schedule, make_task, stop_request, train_worker
+from pipeline.distributed.train_worker import (
+    Ending,
+    is_resident,
+    make_schedule,
+    make_task,
+    stop_request,
+    token_bytes,
+    train_worker,
+)
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
 from pipeline.errors import ClusterError
 from pipeline.experiment import Experiment
@@ -58,7 +66,10 @@ def train(experiment: Experiment, run: RunFolder) -> None:
         if done >= schedule.total_steps:
             progress.finish(f"nothing to do: {_result(run)}")
             return
-        resources = worker_resources(experiment.training, ray.cluster_resources(), "RAY_ADDRESS" in os.environ)
+        resources = worker_resources(
+            experiment.training, ray.cluster_resources(), "RAY_ADDRESS" in os.environ, not is_resident(task)
+        )
+        print(_plan(task, resources), flush=True)
         ending = _Fit(experiment, run, resources).wait(progress, run)
         if ending.error is not None:
             raise ending.error
@@ -74,6 +85,17 @@ def _prepare(task: TrainingTask, experiment: Experiment, run: RunFolder) -> int:
         require_same_tokens(last, task.manifest)
     claim_folder(run.checkpoints, training_identity(experiment, task.manifest), "checkpoints")
     return read_info(last).step if last else 0
+
+
+def _plan(task: TrainingTask, resources: WorkerResources) -> str:
+    """Returns, in one line, who trains and where the windows come from."""
+    workers, count = resources.num_workers, task.manifest.totals.steps
+    number = str(workers) if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"
+    size = f"{count:,} transitions ({token_bytes(task) / 2**30:.2g} GiB of tokens)"
+    limit = f"training.resident_gib {task.training.resident_gib:g}"
+    source = f"held by every worker, {limit}" if is_resident(task) else f"streamed through Ray Data, above {limit}"
+    gpus = f", {resources.gpus:g} GPUs" if resources.gpus else ""
+    return f"train     {number} x {resources.cpus:g} CPUs{gpus} · {size} {source}"
 
 
 def training_identity(experiment: Experiment, manifest: Manifest) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pipeline.data.manifest import read_manifest
 from pipeline.data.shards import read_tokens
 from pipeline.data.storage import Location
 from pipeline.distributed import termination
+from pipeline.distributed.stream import StreamedWindows, StreamSettings, some_held_out
 from pipeline.errors import PipelineError
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
@@ -20,7 +21,7 @@ from pipeline.training.loop import Outcome, TrainingLoop
 from pipeline.training.recorder import TrainingTask
 from pipeline.training.schedule import Schedule
 from pipeline.training.validation import Validation
-from pipeline.training.windows import ResidentWindows, ShuffledWindows
+from pipeline.training.windows import ResidentWindows, ShuffledWindows, WindowSource
 from pipeline.training.world import World
 
 
@@ -94,23 +95,46 @@ def train_worker(recipe: dict[str, Any]) -> Ending:
     return Ending(outcome)
 
 
+def token_bytes(task: TrainingTask) -> int:
+    """Returns the size of all tokens in memory."""
+    return task.manifest.totals.steps * task.manifest.layout.transition_dim * task.manifest.discretizer.dtype().itemsize
+
+
+def is_resident(task: TrainingTask) -> bool:
+    """Returns whether every worker holds all tokens; else they are streamed."""
+    return token_bytes(task) <= task.training.resident_gib * 2**30
+
+
 def _train(experiment: Experiment, run: RunFolder) -> Outcome:
     world = World.of_process_group(ray.train.torch.get_device())
-    task, config = make_task(experiment, run), experiment.training
-    windows, held_out = (read_tokens(shards_of(experiment, run), split) for split in ("train", "validation"))
-    resident = ResidentWindows(windows, experiment.model.window_transitions, world.device)
-    validation = None
-    if held_out.num_episodes:
-        validation = Validation(
-            ResidentWindows(held_out, experiment.model.window_transitions, world.device),
-            config.validation_windows,
-            config.batch_size,
-            experiment.seed,
-            world,
-        )
-    request = stop_request(run)
+    task, request = make_task(experiment, run), stop_request(run)
     loop = TrainingLoop(task, world, make_schedule(task), lambda: termination.requested() or request.exists())
-    return loop.run(ShuffledWindows(resident, experiment.seed, config.batch_size, world.rank, world.size), validation)
+    shards = shards_of(experiment, run)
+    return loop.run(_training_windows(task, shards, loop.step, world), _validation(task, shards, world))
+
+
+def _training_windows(task: TrainingTask, shards: Location, first_step: int, world: World) -> WindowSource:
+    config, transitions = task.training, task.model.window_transitions
+    if is_resident(task):
+        resident = ResidentWindows(read_tokens(shards, "train"), transitions, world.device)
+        return ShuffledWindows(resident, task.seed, config.batch_size, world.rank, world.size)
+    total = make_schedule(task).total_steps
+    settings = StreamSettings(
+        shards, task.manifest, transitions, config.shuffle_transitions, task.seed, config.batch_size, total
+    )
+    return StreamedWindows(settings, first_step, world)
+
+
+def _validation(task: TrainingTask, shards: Location, world: World) -> Validation | None:
+    config = task.training
+    if not task.manifest.totals.validation_steps:
+        return None
+    if is_resident(task):
+        held_out = read_tokens(shards, "validation")
+    else:
+        held_out = some_held_out(shards, task.manifest, config.validation_windows, task.seed)
+    windows = ResidentWindows(held_out, task.model.window_transitions, world.device)
+    return Validation(windows, config.validation_windows, config.batch_size, task.seed, world)
 
 
 def _quieten() -> None:

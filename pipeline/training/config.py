@@ -57,7 +57,13 @@ class TrainingConfig(Config):
         50, ge=1, description="Optimizer steps between two lines of metrics.jsonl.", json_schema_extra=VOLATILE
     )
     resident_gib: float = Field(
-        4.0, gt=0, description="Token shards up to this many GiB are held by every worker.", json_schema_extra=VOLATILE
+        4.0,
+        gt=0,
+        description="Tokens up to this many GiB are held by every worker; more are streamed through Ray Data.",
+        json_schema_extra=VOLATILE,
+    )
+    shuffle_transitions: int = Field(
+        500_000, ge=1, description="Transitions that streamed windows are shuffled among, at least."
     )
     init_from: str | None = Field(None, description="Checkpoint or public state_*.pt to start from.")
     num_workers: int | tuple[int, int] = Field(

@@ -3,19 +3,31 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from pipeline.data.config import DataConfig
 from pipeline.data.preparation import write_shards
+from pipeline.data.shards import read_tokens
+from pipeline.distributed.stream import StreamedWindows, StreamSettings
 from pipeline.distributed.train import train
-from pipeline.distributed.train_worker import make_task
-from pipeline.errors import CheckpointError, ManifestError, RunFolderError, StorageError, TrainingDivergedError
+from pipeline.distributed.train_worker import make_schedule, make_task
+from pipeline.errors import (
+    CheckpointError,
+    ClusterError,
+    ManifestError,
+    RunFolderError,
+    StorageError,
+    TrainingDivergedError,
+)
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
 from pipeline.training.metrics import read_metrics
+from pipeline.training.windows import ResidentWindows, share_of
+from pipeline.training.world import World
 from tests.distributed.processes import descendants, start_job, wait_for
 from tests.training.tasks import curve, make_episodes, make_loop
 
@@ -39,7 +51,8 @@ def make_run(tmp_path: Path, **training: Any) -> tuple[Experiment, RunFolder]:
     settings = {**SETTINGS, "runs": str(tmp_path), "training": {**SETTINGS["training"], **training}}
     run = RunFolder(tmp_path / "small")
     if not run.shards.exists():
-        write_shards(run.shards, make_episodes(), DataConfig(num_bins=10, validation_share=0.2))
+        data = DataConfig(num_bins=10, validation_share=0.2, steps_per_shard=40, steps_per_row=9)
+        write_shards(run.shards, make_episodes(), data)
     return Experiment.model_validate(settings), run
 
 
@@ -68,6 +81,11 @@ class TestTraining:
         loaded = load_checkpoint(list_checkpoints(run.checkpoints)[-1])
         assert loaded.config == experiment.model_dump(mode="json")
 
+    def test_workers_that_do_not_fit_are_refused_at_once(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path, cpus_per_worker=64)
+        with pytest.raises(ClusterError, match=r"needs 64 CPUs, but this machine has \d+; .*training\.cpus_per_worker"):
+            train(experiment, run)
+
     def test_two_workers_learn_the_same_as_one(self, tmp_path: Path) -> None:
         """Without dropout the same global batches give the same sums, added up in another order."""
         experiment, run = make_run(tmp_path, num_workers=2, cpus_per_worker=0.5)
@@ -84,6 +102,29 @@ class TestTraining:
             assert ours == pytest.approx(theirs, rel=1e-4), name
         losses = [line["validation_loss"] for line in lines if line["kind"] == "epoch"]
         assert losses == pytest.approx([line["validation_loss"] for line in expected if line["kind"] == "epoch"], 1e-4)
+
+    def test_streamed_windows_are_those_of_the_shards(self, tmp_path: Path) -> None:
+        """Two passes through several chunks, entered in the middle, without and with a second worker."""
+        experiment, run = make_run(tmp_path, resident_gib=1e-9)
+        task = make_task(experiment, run)
+        settings = StreamSettings(run.shards, task.manifest, 4, 30, 0, 16, make_schedule(task).total_steps)
+        whole = StreamedWindows(settings, 0, World())
+        batches = [whole.batch(step).tokens for step in range(settings.total_steps)]
+        resident = ResidentWindows(read_tokens(run.shards, "train"), 4, torch.device("cpu"))
+        expected = resident.gather(np.arange(resident.num_starts)).tokens.flatten(1).tolist()
+        assert sorted(torch.cat(batches).flatten(1).tolist()[: resident.num_starts]) == sorted(expected)
+        for rank in range(2):
+            share = share_of(16, rank, 2)
+            late = StreamedWindows(settings, 3, World(rank, 2))
+            assert all(torch.equal(late.batch(step).tokens, batches[step][share]) for step in range(3, 6))
+
+    def test_a_streamed_training_finishes(self, tmp_path: Path, capsys: Any) -> None:
+        experiment, run = make_run(tmp_path, resident_gib=1e-9, cpus_per_worker=None)
+        train(experiment, run)
+        assert "streamed through Ray Data, above training.resident_gib" in capsys.readouterr().out
+        lines = read_metrics(run.metrics)
+        assert lines[-1]["step"] == 2 * lines[-1]["step"] / lines[-1]["epoch"]
+        assert lines[-1]["validation_loss"] is not None
 
     def test_a_diverging_run_names_the_last_good_checkpoint(self, tmp_path: Path) -> None:
         experiment, run = make_run(

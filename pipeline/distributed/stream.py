@@ -1,0 +1,141 @@
+"""Training windows streamed through Ray Data, for token shards that do not fit into a worker's memory.
+
+Each worker runs a Ray Data pipeline of its own over the chunks that are left (`pipeline.training.chunks`), and takes
+its share of each global batch from it. Not Ray Train's `datasets=`: that splits rows among the workers of one start
+and cannot be entered in the middle, so neither a resumed nor an elastic run would see each window once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from pipeline.data.manifest import Manifest
+from pipeline.data.shards import TokenEpisodes, count_steps, read_tokens
+from pipeline.data.storage import Location
+from pipeline.seeding import stream
+from pipeline.training.chunks import Chunk, ChunkOrder, positions_of
+from pipeline.training.windows import ResidentWindows, WindowBatch, share_of
+from pipeline.training.world import World
+
+CPUS_PER_READ = 0.5
+"""CPUs of one task that reads a chunk; the workers leave at least one CPU to these tasks."""
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What the tasks of a stream need to know.
+
+    Attributes:
+        shards: Where the shards lie.
+        manifest: Of the shards.
+        window_transitions: Transitions of a window.
+        chunk_transitions: Start indices that windows are shuffled among.
+        seed: Root seed.
+        batch_size: Windows of a global batch.
+        total_steps: Optimizer steps of the whole run.
+    """
+
+    shards: Location
+    manifest: Manifest
+    window_transitions: int
+    chunk_transitions: int
+    seed: int
+    batch_size: int
+    total_steps: int
+
+
+class StreamedWindows:
+    """The training windows of one worker, from `first_step` on.
+
+    Args:
+        settings: Of the stream.
+        first_step: Optimizer step of the first batch.
+        world: The workers.
+    """
+
+    def __init__(self, settings: StreamSettings, first_step: int, world: World) -> None:
+        self._device = world.device
+        self._share = share_of(settings.batch_size, world.rank, world.size)
+        self._rows = _Rows(_arrays(settings, first_step, self._share))
+
+    def batch(self, step: int) -> WindowBatch:  # noqa: ARG002 (steps come in order; the stream knows where it is)
+        """Returns this worker's windows of the next optimizer step."""
+        tokens, counted = self._rows.take(self._share.stop - self._share.start)
+        return WindowBatch(
+            torch.from_numpy(tokens).to(self._device, non_blocking=True),
+            torch.from_numpy(counted).to(self._device, non_blocking=True),
+        )
+
+
+Arrays = tuple[NDArray[Any], NDArray[np.bool_]]
+
+
+class _Rows:
+    """Takes any number of rows from arrays that come in pieces of any length."""
+
+    def __init__(self, pieces: Iterator[Arrays]) -> None:
+        self._pieces, self._piece = pieces, next(pieces)
+
+    def take(self, count: int) -> Arrays:
+        parts: list[Arrays] = []
+        while count:
+            tokens, counted = self._piece
+            parts.append((tokens[:count], counted[:count]))
+            self._piece = (tokens[count:], counted[count:])
+            count -= len(parts[-1][0])
+            if count:
+                self._piece = next(self._pieces)
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _arrays(settings: StreamSettings, first_step: int, share: slice) -> Iterator[Arrays]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    steps = [count_steps(settings.shards, shard, "train") for shard in settings.manifest.shards]
+    first, last = first_step * settings.batch_size, settings.total_steps * settings.batch_size
+    chunks = list(ChunkOrder(steps, settings.chunk_transitions, settings.seed).between(first, last))
+    items = ray.data.from_items([{"chunk": index} for index in range(len(chunks))], override_num_blocks=len(chunks))
+    windows = items.map_batches(
+        _read_chunk,
+        fn_kwargs={"chunks": chunks, "settings": settings, "share": share, "first": first, "last": last},
+        batch_size=1,
+        num_cpus=CPUS_PER_READ,
+    )
+    for batch in windows.iter_batches(batch_size=None, prefetch_batches=1):
+        yield batch["tokens"], batch["counted"]
+
+
+def _read_chunk(
+    batch: dict[str, NDArray[np.int64]],
+    chunks: list[Chunk],
+    settings: StreamSettings,
+    share: slice,
+    first: int,
+    last: int,
+) -> dict[str, NDArray[Any]]:
+    """Returns the windows of one chunk that belong to one worker, in the order of the stream."""
+    chunk = chunks[int(batch["chunk"][0])]
+    shards = [settings.manifest.shards[index] for index in chunk.shards]
+    episodes = read_tokens(settings.shards, "train", shards)
+    windows = ResidentWindows(episodes, settings.window_transitions, torch.device("cpu"))
+    positions = positions_of(chunk, first, last, settings.batch_size, share)
+    gathered = windows.gather(chunk.starts(positions, settings.seed))
+    return {"tokens": gathered.tokens.numpy(), "counted": gathered.counted.numpy()}
+
+
+def some_held_out(shards: Location, manifest: Manifest, num_windows: int, seed: int) -> TokenEpisodes:
+    """Returns held-out episodes of as many shards, in a random order, as give `num_windows` start indices."""
+    order = stream(seed, "validation shards").permutation(len(manifest.shards))
+    chosen, steps = [], 0
+    for index in order:
+        if steps >= num_windows:
+            break
+        chosen.append(manifest.shards[index])
+        steps += count_steps(shards, manifest.shards[index], "validation")
+    return read_tokens(shards, "validation", chosen)

@@ -1,0 +1,38 @@
+import pytest
+
+from pipeline.distributed.worker_resources import WorkerResources, worker_resources
+from pipeline.errors import ClusterError
+from pipeline.training.config import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "cluster", "streams", "expected"),
+    [
+        ({}, {"CPU": 2.0}, False, WorkerResources(1, 2.0, 0.0)),
+        ({}, {"CPU": 2.0}, True, WorkerResources(1, 1.0, 0.0)),
+        ({}, {"CPU": 1.0}, True, WorkerResources(1, 0.5, 0.0)),
+        ({"num_workers": 2}, {"CPU": 2.0}, False, WorkerResources(2, 1.0, 0.0)),
+        ({"num_workers": 4}, {"CPU": 2.0}, False, WorkerResources(4, 0.5, 0.0)),
+        ({"num_workers": [1, 4]}, {"CPU": 16.0}, False, WorkerResources((1, 4), 4.0, 0.0)),
+        ({"num_workers": 2}, {"CPU": 16.0, "GPU": 2.0}, False, WorkerResources(2, 8.0, 1.0)),
+        ({"num_workers": 2}, {"CPU": 16.0, "GPU": 1.0}, False, WorkerResources(2, 8.0, 0.0)),
+        ({"gpus_per_worker": 0}, {"CPU": 4.0, "GPU": 1.0}, False, WorkerResources(1, 4.0, 0.0)),
+        ({"cpus_per_worker": 1.5}, {"CPU": 4.0}, False, WorkerResources(1, 1.5, 0.0)),
+    ],
+)
+def test_the_cluster_is_shared_out(
+    settings: dict[str, object], cluster: dict[str, float], streams: bool, expected: WorkerResources
+) -> None:
+    config = TrainingConfig.model_validate(settings)
+    assert worker_resources(config, cluster, can_grow=False, streams=streams) == expected
+
+
+def test_what_does_not_fit_is_refused_where_nothing_can_grow() -> None:
+    config = TrainingConfig(cpus_per_worker=2, num_workers=2)
+    with pytest.raises(ClusterError, match=r"needs 4 CPUs, but this machine has 2; .*training\.cpus_per_worker"):
+        worker_resources(config, {"CPU": 2.0}, can_grow=False, streams=False)
+    assert worker_resources(config, {"CPU": 2.0}, can_grow=True, streams=False).cpus == 2
+    with pytest.raises(ClusterError, match="needs 1 GPUs, but this machine has 0"):
+        worker_resources(TrainingConfig(gpus_per_worker=1), {"CPU": 2.0}, can_grow=False, streams=False)
+    with pytest.raises(ClusterError, match="needs 3 CPUs"):
+        worker_resources(TrainingConfig(cpus_per_worker=2), {"CPU": 2.0}, can_grow=False, streams=True)

@@ -1,0 +1,125 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import CheckpointError
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import (
+    CheckpointInfo,
+    best_checkpoint,
+    last_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_training_state,
+    write_checkpoint,
+)
+from pipeline.training.recorder import TrainingTask
+from tests.training.tasks import make_task
+
+
+def write(task: TrainingTask, step: int, loss: float | None = None, training: dict[str, object] | None = None) -> Path:
+    model = TrajectoryTransformer(task.model, task.manifest.layout)
+    info = CheckpointInfo(step, 1, loss)
+    return write_checkpoint(task.checkpoints, info, model.state_dict(), task.config, task.manifest.to_json(), training)
+
+
+def test_a_checkpoint_gives_back_what_was_written(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    folder = write(task, 7, 0.5, {"state": {"step": 7}, "tensor": torch.arange(3)})
+    loaded = load_checkpoint(folder)
+    assert loaded.info == CheckpointInfo(7, 1, 0.5)
+    assert loaded.manifest == task.manifest
+    assert loaded.config == task.config
+    assert not loaded.model.training
+    weights, training = load_training_state(folder)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.model.state_dict().items())
+    assert training["state"] == {"step": 7}
+    assert torch.equal(training["tensor"], torch.arange(3))
+
+
+def test_an_exported_model_cannot_be_resumed_from(tmp_path: Path) -> None:
+    folder = write(make_task(tmp_path), 7)
+    assert load_checkpoint(folder).info.step == 7
+    with pytest.raises(CheckpointError, match=r"has no training\.pt.*training\.init_from"):
+        load_training_state(folder)
+
+
+def test_the_best_is_the_one_of_the_lowest_loss(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    for step, loss in ((10, 0.0), (20, 0.4), (30, None), (40, 0.2)):
+        write(task, step, loss)
+    assert best_checkpoint(task.checkpoints).name == "step-000000010"
+    assert last_checkpoint(task.checkpoints) == task.checkpoints / "step-000000040"
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint; expected one\. Run jobs/train\.py"):
+        best_checkpoint(tmp_path / "nothing")
+
+
+def test_without_losses_the_best_is_the_last(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    write(task, 10)
+    assert best_checkpoint(task.checkpoints) == write(task, 20)
+
+
+def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(tmp_path)
+
+    def die(*_: object, **__: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.json, "dumps", die)
+    with pytest.raises(KeyboardInterrupt):
+        write(task, 10)
+    assert list_checkpoints(task.checkpoints) == []
+    monkeypatch.undo()
+    assert list_checkpoints(task.checkpoints) == [write(task, 10)]
+
+
+def corrupt(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def other_version(folder: Path) -> None:
+    path = folder / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (corrupt("model.safetensors"), r"model\.safetensors is corrupt: its sha256"),
+        (corrupt("manifest.json"), r"manifest\.json is corrupt"),
+        (corrupt("config.yaml"), r"config\.yaml is corrupt"),
+        (corrupt("training.pt"), r"training\.pt is corrupt"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
+        (lambda folder: (folder / "checkpoint.json").unlink(), r"checkpoint\.json is not readable"),
+        (lambda folder: (folder / "checkpoint.json").write_text("{"), r"checkpoint\.json is not readable"),
+        (other_version, "has format version 99; expected 1"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    folder = write(make_task(tmp_path), 7, None, {"state": 1})
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(folder)
+
+
+def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    model = TrajectoryTransformer(task.model, task.manifest.layout).state_dict()
+    config = {**task.config, "model": {**task.config["model"], "width": 32}}
+    folder = write_checkpoint(
+        task.checkpoints, CheckpointInfo(1, 0, None), model, config, task.manifest.to_json(), None
+    )
+    with pytest.raises(CheckpointError, match="does not hold a model of this pipeline"):
+        load_checkpoint(folder)
