@@ -61,7 +61,8 @@ def test_the_best_is_the_one_of_the_lowest_loss(tmp_path: Path) -> None:
 def test_without_losses_the_best_is_the_last(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     write(task, 10)
-    assert best_checkpoint(task.checkpoints) == write(task, 20)
+    newest = write(task, 20)
+    assert best_checkpoint(task.checkpoints) == newest
 
 
 def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(
@@ -77,7 +78,8 @@ def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(
         write(task, 10)
     assert list_checkpoints(task.checkpoints) == []
     monkeypatch.undo()
-    assert list_checkpoints(task.checkpoints) == [write(task, 10)]
+    folder = write(task, 10)
+    assert list_checkpoints(task.checkpoints) == [folder]
 
 
 def corrupt(name: str) -> Callable[[Path], None]:
