@@ -1,4 +1,7 @@
 import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from pipeline.evaluation.results import TIMING_COLUMNS
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
+from tests.conftest import REPOSITORY
 from tests.evaluation.counting import ID, SPACES
 
 pytestmark = pytest.mark.ray
@@ -115,3 +119,19 @@ def test_actors_never_have_more_cpus_than_the_cluster(ray_session: None) -> None
     assert fitting_actors(EvaluationConfig()) == 2
     assert fitting_actors(EvaluationConfig(cpus_per_actor=2)) == 1
     assert fitting_actors(EvaluationConfig(num_actors=5)) == 5
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_lost_node_costs_only_its_running_episodes() -> None:
+    slow = recipe(seconds=0.3)
+    starts = json.dumps([dataclasses.asdict(start) for start in STARTS])
+    command = [sys.executable, "-m", "tests.distributed.node_loss", slow.model_dump_json(), starts]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["removed"] == 1
+    assert told["lost_actors"] >= 1
+    results = [EpisodeResult(**row) for row in told["results"]]
+    assert facts_of(results) == undisturbed(STARTS)
+    assert any(result.attempts > 1 for result in results)
