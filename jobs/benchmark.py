@@ -1,41 +1,49 @@
 """Measures one part of the pipeline against its slow, obvious reference, and checks that both agree.
 
+From the repository's root; --help after the name lists its options:
+
     python jobs/benchmark.py planner --setting hopper --episodes 1 --device cpu
+    python jobs/benchmark.py planner --sweep
     python jobs/benchmark.py train --setting hopper
     python jobs/benchmark.py prepare
     python jobs/benchmark.py evaluate
 
-The last line of standard output is one JSON object.
+The last line of standard output is one JSON object; --record keeps it in tests/benchmarks/results.jsonl.
 """
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Any
+from importlib import import_module
 
-from pipeline.benchmarks.planner import PlannerBenchmark
-from pipeline.benchmarks.planner import run as run_planner
+from pipeline.benchmarks.record import append_record
 from pipeline.command_line import parse, plain_endings
-from pipeline.configuration import Config
 from pipeline.errors import ConfigError
 
-BENCHMARKS: dict[str, tuple[Config, Callable[[Any], dict[str, Any]]]] = {
-    "planner": (PlannerBenchmark(), run_planner),
+BENCHMARKS = {
+    "planner": "PlannerBenchmark",
+    "train": "TrainBenchmark",
+    "prepare": "PrepareBenchmark",
+    "evaluate": "EvaluateBenchmark",
 }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Runs the benchmark that the first argument names."""
-    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
         print(__doc__)
         return
     if name not in BENCHMARKS:
         raise ConfigError(f"benchmark is {name!r}; expected one of {', '.join(BENCHMARKS)}.")
-    defaults, run = BENCHMARKS[name]
-    print(json.dumps(run(parse(defaults, __doc__, arguments))))
+    # Only the one that is named: planner and train run where there is no Ray.
+    module = import_module(f"pipeline.benchmarks.{name}")
+    options = parse(getattr(module, BENCHMARKS[name])(), __doc__, arguments[1:])
+    result = module.run(options)
+    if options.record:
+        append_record(result)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
     with plain_endings():
-        main()
+        main(sys.argv[1:])

@@ -145,11 +145,14 @@ def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix:
             continue
         plain = defaults.model_dump(mode="json")[name]
         shown = "null" if plain is None else plain
+        # A switch may stand without its value: `--sweep` is `--sweep true`.
+        switch = {"nargs": "?", "const": True} if field.annotation is bool else {}
         group.add_argument(
             f"--{prefix}{name}",
             type=Any,
             default=plain,
             metavar="VALUE",
+            **switch,
             help=f"{field.description} ({_rule(field)}; default {shown})".replace("%", "%%"),
         )
 

@@ -38,6 +38,14 @@ def test_lists_and_null_are_written_as_in_yaml() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], False), (["--training.compile"], True), (["--training.compile", "false"], False)],
+)
+def test_a_switch_may_stand_without_its_value(arguments: list[str], expected: bool) -> None:
+    assert parse("", arguments).training.compile is expected
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--planning.beam_width", "0"], r"planning\.beam_width is 0; expected it to be greater than or equal to 1\."),

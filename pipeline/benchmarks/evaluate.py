@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from pipeline.configuration import Config
+from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.data.manifest import Manifest, Totals
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics import Statistics
@@ -33,7 +33,7 @@ from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.checkpoint import CheckpointInfo, write_checkpoint
 
 
-class EvaluateBenchmark(Config):
+class EvaluateBenchmark(BenchmarkConfig):
     """How many actors, and what each of them does."""
 
     actors: tuple[int, ...] = Field((1, 2), min_length=1, description="Numbers of actors to measure, one by one.")

@@ -15,8 +15,7 @@ from rich.table import Table
 
 from pipeline.benchmarks.planner_cost import measured_rates, plan_cost, roofline_seconds, timed
 from pipeline.benchmarks.planner_sweep import sweep
-from pipeline.benchmarks.record import append_record
-from pipeline.configuration import Config
+from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
@@ -35,7 +34,7 @@ SETTINGS = {
 }
 
 
-class PlannerBenchmark(Config):
+class PlannerBenchmark(BenchmarkConfig):
     """Options of `jobs/benchmark.py planner`."""
 
     setting: Literal["hopper", "halfcheetah", "walker2d", "ant"] = Field("hopper", description="Dimensions and search.")
@@ -50,7 +49,6 @@ class PlannerBenchmark(Config):
     horizon: int | None = Field(None, ge=1, description="Instead of the setting's.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="As planning.precision.")
     sweep: bool = Field(False, description="Also time other beam widths, horizons and episodes, and fit the law.")
-    record: bool = Field(False, description="Append the result to tests/benchmarks/results.jsonl.")
 
     @property
     def planning(self) -> PlanningConfig:
@@ -139,8 +137,6 @@ def run(options: PlannerBenchmark) -> dict[str, Any]:
         result["sweep"] = sweep(
             lambda planning, episodes: Subject(options, planning, episodes), options.planning, device
         )
-    if options.record:
-        append_record(result)
     return result
 
 

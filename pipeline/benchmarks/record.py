@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 
+from pipeline.configuration import Config
 from pipeline.errors import StorageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "tests" / "benchmarks" / "results.jsonl"
+
+
+class BenchmarkConfig(Config):
+    """What every benchmark can be told."""
+
+    record: bool = Field(False, description="Append the result to tests/benchmarks/results.jsonl.")
 
 
 def append_record(result: dict[str, Any], path: Path = RESULTS) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.configuration import Config
+from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.data.shards import TokenEpisodes
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
@@ -35,7 +35,7 @@ PAPER_WINDOWS = 50_000_000
 """50 epochs of one million windows: the paper's training on hopper-medium."""
 
 
-class TrainBenchmark(Config):
+class TrainBenchmark(BenchmarkConfig):
     """What is timed."""
 
     setting: Setting = Field(
