@@ -146,7 +146,7 @@ def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix:
         plain = defaults.model_dump(mode="json")[name]
         shown = "null" if plain is None else plain
         # A switch may stand without its value: `--sweep` is `--sweep true`.
-        switch = {"nargs": "?", "const": True} if field.annotation is bool else {}
+        switch: dict[str, Any] = {"nargs": "?", "const": True} if field.annotation is bool else {}
         group.add_argument(
             f"--{prefix}{name}",
             type=Any,

@@ -96,7 +96,7 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
         parse("Does it.", ["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for name, description in settings(Experiment):
-        assert f"--{name} VALUE" in shown
+        assert f"--{name} VALUE" in shown or f"--{name} [VALUE]" in shown
         assert description, f"{name} has no description"
         # The help wraps long words too, so only the description's first words are looked for.
         assert " ".join(description.split()[:3]) in shown
