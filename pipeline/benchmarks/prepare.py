@@ -1,6 +1,7 @@
 """Times prepare against the plain numpy reference, from one HDF5 file to Parquet, and compares every token."""
 
 import itertools
+import resource
 import tempfile
 import time
 import warnings
@@ -16,8 +17,8 @@ from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.collection.dataset import minari_root
-from pipeline.configuration import Config
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.manifest import read_manifest
 from pipeline.data.minari_source import MinariSource
@@ -35,7 +36,7 @@ EPISODE_STEPS = 480
 """About the mean of D4RL's hopper-medium."""
 
 
-class PrepareBenchmark(Config):
+class PrepareBenchmark(BenchmarkConfig):
     """What is prepared, and by how many workers."""
 
     steps: int = Field(1_000_000, ge=1, description="Environment steps, about.")
@@ -84,6 +85,8 @@ def run(options: PrepareBenchmark) -> dict[str, Any]:
         **asdict(last),
         "ratio": last.reference_seconds / last.seconds if last.reference_seconds else None,
         "steps_per_second": round(steps / last.seconds),
+        # The driver holds the sample, and here the reference's whole data set before it.
+        "peak_driver_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "by_workers": [asdict(measurement) for measurement in measurements],
     }
 
@@ -146,6 +149,9 @@ def _measure(folder: Path, options: PrepareBenchmark, workers: int) -> Measureme
     data = folder / DATASET / "data" / "main_data.hdf5"
     reference, reference_seconds = None, None
     config = DataConfig(num_bins=options.num_bins, num_workers=workers, validation_share=0.0)
+    if options.reference:
+        # The reference knows exact quantiles only.
+        config = config.model_copy(update={"sample_numbers": 2**62})
     if options.reference:
         started = time.perf_counter()
         reference = reference_prepare(data, folder / "reference.parquet", config.num_bins, config.discount)

@@ -51,11 +51,11 @@ class DataConfig(Config):
         None, description="Folder or URI of shards whose bin edges are taken over instead of fitting new ones."
     )
     num_bins: int = Field(100, ge=2, le=65_535, description="Bins per dimension, 2 to 65535 (100 in the paper).")
-    sample_steps: int = Field(
-        1_000_000,
+    sample_numbers: int = Field(
+        32_000_000,
         ge=1,
-        description="Quantiles are exact up to this many steps; beyond, they are those of about this many steps drawn "
-        "by the seed. The driver holds 8 bytes for each of their numbers.",
+        description="Quantiles are exact up to this many numbers, steps times columns (2 million steps of Hopper); "
+        "beyond, they are those of about so many, drawn by the seed. The driver holds 8 bytes for each.",
     )
     discount: float = Field(0.99, gt=0, le=1, description="Discount g of the value to go, above 0, at most 1.")
     termination_penalty: float | None = Field(

@@ -5,7 +5,7 @@ Everything here follows from the sources, the configuration and the seed; the nu
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,13 @@ class EpisodeIndex:
         sources: (n,) int32, the place of each episode's source.
         ids: (n,) int64, its id there.
         lengths: (n,) int64, its steps.
+        held_out: (n,) whether it belongs to the validation split.
     """
 
     sources: NDArray[np.int32]
     ids: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    held_out: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -41,7 +43,7 @@ class EpisodeIndex:
 
     def take(self, places: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "EpisodeIndex":
         """Returns the episodes at `places`."""
-        return EpisodeIndex(self.sources[places], self.ids[places], self.lengths[places])
+        return EpisodeIndex(self.sources[places], self.ids[places], self.lengths[places], self.held_out[places])
 
     def blocks(self, steps: int) -> list[slice]:
         """Returns consecutive ranges of about `steps` steps each; an episode is never divided.
@@ -60,7 +62,7 @@ class EpisodeIndex:
 
 
 def build_index(sources: Sequence[tuple[Source, SourceConfig]], seed: int) -> EpisodeIndex:
-    """Returns the episodes that the configurations choose, by source and then by id.
+    """Returns the episodes that the configurations choose, by source and then by id, none of them held out.
 
     Args:
         sources: Each source with the configuration whose share and cap hold for it.
@@ -79,11 +81,11 @@ def build_index(sources: Sequence[tuple[Source, SourceConfig]], seed: int) -> Ep
     if not parts:
         raise DataError("data.sources is empty; expected at least one data set.")
     columns = [np.concatenate([part[column] for part in parts]) for column in range(3)]
-    return EpisodeIndex(columns[0], columns[1], columns[2])
+    return EpisodeIndex(columns[0], columns[1], columns[2], np.zeros(len(columns[0]), np.bool_))
 
 
-def draw_validation(index: EpisodeIndex, share: float, seed: int) -> NDArray[np.bool_]:
-    """Returns (n,) which episodes are held out: `share` of them, at least 1 if `share` is above 0, drawn by the seed.
+def with_validation(index: EpisodeIndex, share: float, seed: int) -> EpisodeIndex:
+    """Returns the index with `share` of its episodes held out, at least 1 if `share` is above 0, drawn by the seed.
 
     Raises:
         DataError: One episode alone, which cannot be divided.
@@ -96,7 +98,7 @@ def draw_validation(index: EpisodeIndex, share: float, seed: int) -> NDArray[np.
         )
     held_out = np.zeros(len(index), dtype=np.bool_)
     held_out[stream(seed, "validation split").permutation(len(index))[:count]] = True
-    return held_out
+    return replace(index, held_out=held_out)
 
 
 def read_episodes(sources: Sequence[Source], index: EpisodeIndex) -> Iterator[tuple[int, Episode]]:

@@ -5,16 +5,15 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit
-from pipeline.data.index import EpisodeIndex, build_index, draw_validation, read_episodes
+from pipeline.data.index import EpisodeIndex, build_index, read_episodes, with_validation
 from pipeline.data.manifest import Manifest, ShardRecord, SourceRecord, Totals, read_manifest, write_manifest
 from pipeline.data.shards import ShardSettings, Split, write_shard
 from pipeline.data.sources import MemorySource, Source
@@ -65,16 +64,19 @@ class Preparation:
 
     @property
     def origin(self) -> str:
-        """Names everything that shards depend on: configuration, seed, and what the data sets hold."""
+        """Names everything that shards depend on: what the data sets hold, the choice of episodes, the settings."""
         prints = [(source.name, source.fingerprint()) for source in self.readers]
-        text = json.dumps([prints, self.seed, self.config.identity()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        settings = self.config.model_copy(update={"output": None, "sources": ()}).identity()
+        hasher = hashlib.sha256(json.dumps([prints, self.seed, settings], sort_keys=True).encode())
+        hasher.update(self.index.sources.tobytes() + self.index.ids.tobytes())
+        return hasher.hexdigest()
 
     @property
     def summary_settings(self) -> SummarySettings:
         """What the first pass depends on."""
         config = self.config
-        share = min(1.0, config.sample_steps / self.index.steps)
+        columns = self.spaces.observation_dim + self.spaces.action_dim + 2
+        share = min(1.0, config.sample_numbers / (self.index.steps * columns))
         return SummarySettings(
             self.spaces, config.discount, config.termination_penalty, config.on_invalid == "drop", share, self.seed
         )
@@ -85,14 +87,12 @@ class ShardPlan:
     """What the second pass writes, decided by the first.
 
     Attributes:
-        index: The valid episodes.
-        validation: (n,) which of them are held out.
+        index: The valid episodes, some of them held out.
         shards: Range of `index` of each shard.
         settings: What every shard's content depends on.
     """
 
     index: EpisodeIndex
-    validation: NDArray[np.bool_]
     shards: list[slice]
     settings: ShardSettings
 
@@ -100,12 +100,13 @@ class ShardPlan:
     def of(cls, preparation: Preparation, fit: Fit) -> "ShardPlan":
         """Shares the valid episodes out over shards and splits."""
         config, summary = preparation.config, fit.summary
-        index = EpisodeIndex(summary.sources, summary.ids, summary.lengths)
-        validation = draw_validation(index, config.validation_share, preparation.seed)
+        none_yet = np.zeros(len(summary.ids), dtype=np.bool_)
+        valid = EpisodeIndex(summary.sources, summary.ids, summary.lengths, none_yet)
+        index = with_validation(valid, config.validation_share, preparation.seed)
         settings = ShardSettings(
             fit.discretizer, config.discount, config.termination_penalty, config.steps_per_row, preparation.origin
         )
-        return cls(index, validation, index.blocks(config.steps_per_shard), settings)
+        return cls(index, index.blocks(config.steps_per_shard), settings)
 
 
 def fit_summary(preparation: Preparation, summary: Summary) -> Fit:
@@ -120,8 +121,11 @@ def fit_summary(preparation: Preparation, summary: Summary) -> Fit:
         raise DataError(
             f"all {len(summary.invalid_ids)} episodes hold NaN or infinite values; expected at least one valid episode."
         )
-    distinct = np.array([len(np.unique(column)) for column in summary.sample.T], dtype=np.int64)
-    return Fit(summary.without_sample(), _discretizer(preparation, summary), distinct, len(summary.sample))
+    # One sort of each column for all that follows; the order of the steps means nothing here.
+    ordered = np.sort(np.asfortranarray(summary.sample), axis=0)
+    distinct = 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
+    discretizer = _discretizer(preparation, replace(summary, sample=ordered))
+    return Fit(summary.without_sample(), discretizer, distinct, len(ordered))
 
 
 def build_manifest(preparation: Preparation, fit: Fit, plan: ShardPlan, shards: Sequence[ShardRecord]) -> Manifest:
@@ -141,9 +145,9 @@ def build_manifest(preparation: Preparation, fit: Fit, plan: ShardPlan, shards: 
         shards=tuple(shards),
         totals=Totals(
             episodes=len(plan.index),
-            validation_episodes=int(plan.validation.sum()),
+            validation_episodes=int(plan.index.held_out.sum()),
             steps=plan.index.steps,
-            validation_steps=int(plan.index.lengths[plan.validation].sum()),
+            validation_steps=int(plan.index.lengths[plan.index.held_out].sum()),
         ),
         statistics=_statistics(preparation.readers, fit, shards),
         versions={name: version(name) for name in ("numpy", "pyarrow", "scipy")},
@@ -173,17 +177,18 @@ def write_shards(
     plan = ShardPlan.of(preparation, fit)
     records = []
     for number, places in enumerate(plan.shards):
-        rows = read_episodes(preparation.readers, plan.index.take(places))
-        pairs = ((episode, split_of(held)) for (_, episode), held in zip(rows, plan.validation[places], strict=True))
-        records.append(write_shard(Folder(folder), number, pairs, plan.settings))
+        index = plan.index.take(places)
+        rows = with_splits(index, read_episodes(preparation.readers, index))
+        records.append(write_shard(Folder(folder), number, rows, plan.settings))
     manifest = build_manifest(preparation, fit, plan, records)
     write_manifest(folder, manifest)
     return manifest
 
 
-def split_of(held_out: bool) -> Split:
-    """Returns the name of the split."""
-    return "validation" if held_out else "train"
+def with_splits(index: EpisodeIndex, episodes: Iterator[tuple[int, Episode]]) -> Iterator[tuple[Episode, Split]]:
+    """Yields the episodes of `index`, each with the split that it belongs to."""
+    for (_, episode), held_out in zip(episodes, index.held_out.tolist(), strict=True):
+        yield episode, "validation" if held_out else "train"
 
 
 def _common_spaces(sources: Sequence[Source]) -> Spaces:

@@ -8,9 +8,9 @@ from pipeline.data.statistics import Statistics
 
 def statistics_table(statistics: Statistics) -> Table:
     """Returns one row per source: how much it holds and what its episodes earned."""
-    table = Table(box=box.SIMPLE)
-    table.add_column("data", overflow="fold")
-    for heading in ("episodes", "steps", "mean return", "least / median / greatest", "ended / cut"):
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("data", min_width=14, overflow="fold")
+    for heading in ("episodes", "steps", "return", "least, median, most", "ended, cut"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in statistics.returns:
         places = entry.quantiles[0], entry.quantiles[len(entry.quantiles) // 2], entry.quantiles[-1]
@@ -18,9 +18,9 @@ def statistics_table(statistics: Statistics) -> Table:
             entry.source,
             f"{entry.episodes:,}",
             f"{entry.steps:,}",
-            f"{entry.mean:,.1f} ± {entry.deviation:,.1f}",
-            " / ".join(f"{number:,.1f}" for number in places),
-            f"{entry.terminations:,} / {entry.truncations:,}",
+            f"{_short(entry.mean)} ± {_short(entry.deviation)}",
+            ", ".join(_short(number) for number in places),
+            f"{entry.terminations:,}, {entry.truncations:,}",
         )
     return table
 
@@ -39,3 +39,7 @@ def statistics_notes(statistics: Statistics) -> list[str]:
     if clipped:
         notes.append(f"{clipped:,} values lie outside the bin edges and have the outer bins' tokens")
     return notes
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.1f}"

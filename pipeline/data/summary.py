@@ -135,7 +135,15 @@ def merge(summaries: Sequence[Summary]) -> Summary:
     moments = _Moments(len(summaries[0].mean))
     for part in summaries:
         moments.merge(int(part.lengths.sum()), part.lowest, part.highest, part.mean, part.squares)
-    merged = {"lowest": moments.lowest, "highest": moments.highest, "mean": moments.mean, "squares": moments.squares}
+    columns = np.empty((sum(len(part.sample) for part in summaries), len(moments.mean)), order="F")
+    merged = {
+        "lowest": moments.lowest,
+        "highest": moments.highest,
+        "mean": moments.mean,
+        "squares": moments.squares,
+        # Column by column in memory, as its sorting wants it; the sample is most of the driver's memory.
+        "sample": np.concatenate([part.sample for part in summaries], out=columns),
+    }
     rest = {
         name: np.concatenate([getattr(part, name) for part in summaries])
         for name in vars(summaries[0])

@@ -13,7 +13,7 @@ from pipeline.data.sources import Source
 from pipeline.errors import PipelineError
 from pipeline.records import Episode
 
-Reduce = Callable[[int, Iterator[tuple[int, Episode]]], bytes]
+Reduce = Callable[[EpisodeIndex, Iterator[tuple[int, Episode]], int], bytes]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EpisodeDatasource(Datasource):  # type: ignore[misc]  # Ray has no types
     Args:
         sources: Small and picklable; a task opens what it needs.
         ranges: In order.
-        reduce: Takes the number of a range and its episodes, one in memory at a time.
+        reduce: Takes the index of a range, its episodes, one in memory at a time, and its number.
     """
 
     def __init__(self, sources: Sequence[Source], ranges: Sequence[EpisodeRange], reduce: Reduce) -> None:
@@ -86,7 +86,7 @@ class EpisodeDatasource(Datasource):  # type: ignore[misc]  # Ray has no types
 def _reduced(sources: Sequence[Source], part: EpisodeRange, reduce: Reduce) -> Iterable[Block]:
     content, error, kind = b"", "", ""
     try:
-        content = reduce(part.number, read_episodes(sources, part.index))
+        content = reduce(part.index, read_episodes(sources, part.index), part.number)
     except PipelineError as caught:
         error, kind = str(caught), type(caught).__name__
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -16,8 +16,9 @@ from pipeline.collection.dataset import dataset_folder
 from pipeline.configuration import claim_folder
 from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit
+from pipeline.data.index import EpisodeIndex
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest, write_manifest
-from pipeline.data.preparation import Preparation, ShardPlan, build_manifest, fit_summary, split_of
+from pipeline.data.preparation import Preparation, ShardPlan, build_manifest, fit_summary, with_splits
 from pipeline.data.resolve import resolve_sources
 from pipeline.data.shards import ShardSettings, finished_shard, write_shard
 from pipeline.data.statistics_table import statistics_notes, statistics_table
@@ -135,8 +136,7 @@ class _Stage:
             else:
                 records[number] = known
                 self._half_steps += known.steps
-        held_out = {part.number: plan.validation[plan.shards[part.number]].tolist() for part in ranges}
-        reduce = partial(_written, folder=self._folder.location, held_out=held_out, settings=plan.settings)
+        reduce = partial(_written, folder=self._folder.location, settings=plan.settings)
         for row in self._run(ranges, reduce, "write"):
             records[row.number] = ShardRecord.model_validate_json(row.content)
         return [records[number] for number in sorted(records)]
@@ -174,19 +174,17 @@ class _Stage:
             yield result
 
 
-def _summarised(_number: int, episodes: Iterator[tuple[int, Episode]], settings: SummarySettings) -> bytes:
+def _summarised(
+    _index: EpisodeIndex, episodes: Iterator[tuple[int, Episode]], _number: int, settings: SummarySettings
+) -> bytes:
     return summarise(episodes, settings).to_bytes()
 
 
 def _written(
-    number: int,
-    episodes: Iterator[tuple[int, Episode]],
-    folder: str,
-    held_out: dict[int, list[bool]],
-    settings: ShardSettings,
+    index: EpisodeIndex, episodes: Iterator[tuple[int, Episode]], number: int, folder: str, settings: ShardSettings
 ) -> bytes:
-    pairs = ((episode, split_of(held)) for (_, episode), held in zip(episodes, held_out[number], strict=True))
-    return write_shard(Folder(folder), number, pairs, settings).model_dump_json().encode()
+    record = write_shard(Folder(folder), number, with_splits(index, episodes), settings)
+    return record.model_dump_json().encode()
 
 
 def _identity(experiment: Experiment) -> dict[str, object]:

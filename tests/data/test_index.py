@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.config import SourceConfig
-from pipeline.data.index import EpisodeIndex, build_index, draw_validation, read_episodes
+from pipeline.data.index import EpisodeIndex, build_index, read_episodes, with_validation
 from pipeline.data.sources import MemorySource
 from pipeline.errors import DataError
 from pipeline.records import Episode
@@ -68,7 +68,7 @@ def test_episodes_are_read_in_order_each_with_its_source() -> None:
 
 def test_the_validation_split_holds_its_share_and_depends_on_the_seed_alone() -> None:
     index = index_of([2] * 100)
-    first, again, other = (draw_validation(index, 0.1, seed) for seed in (3, 3, 4))
+    first, again, other = (with_validation(index, 0.1, seed).held_out for seed in (3, 3, 4))
     assert first.sum() == 10
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -76,15 +76,15 @@ def test_the_validation_split_holds_its_share_and_depends_on_the_seed_alone() ->
 
 def test_a_small_share_still_holds_one_episode_out_and_none_holds_none() -> None:
     index = index_of([2] * 5)
-    assert draw_validation(index, 0.01, 0).sum() == 1
-    assert draw_validation(index, 0.0, 0).sum() == 0
+    assert with_validation(index, 0.01, 0).held_out.sum() == 1
+    assert with_validation(index, 0.0, 0).held_out.sum() == 0
 
 
 def test_a_single_episode_cannot_be_divided() -> None:
     with pytest.raises(
         DataError, match=r"data.validation_share is 0.05: 1 of 1 episodes are held out; expected at least 1"
     ):
-        draw_validation(index_of([3]), 0.05, 0)
+        with_validation(index_of([3]), 0.05, 0)
 
 
 def test_a_source_without_episodes_is_refused() -> None:

@@ -53,7 +53,9 @@ def test_the_block_size_changes_no_token(tmp_path: Path) -> None:
 def test_a_sample_gives_edges_within_the_stated_error() -> None:
     episodes = random_episodes([500] * 40)
     preparations = [
-        Preparation.of([(MemorySource(episodes), SourceConfig(id="x"))], DataConfig(num_bins=20, sample_steps=steps), 1)
+        Preparation.of(
+            [(MemorySource(episodes), SourceConfig(id="x"))], DataConfig(num_bins=20, sample_numbers=7 * steps), 1
+        )
         for steps in (20_000, 2_000)
     ]
     exact, sampled = (
