@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.planning.cache import Cache, DenseCache, SearchShape
+from pipeline.planning.captured import CapturedSearch
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.decoder import Decoder
 from pipeline.planning.noise import Noise, no_noise
@@ -25,7 +26,7 @@ from pipeline.planning.weights import Weights
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 
-_ROWS_PER_CALL = 256
+_ROWS_PER_CALL = 128
 """On a CPU episodes are searched in groups of about so many beams: beyond, caches overflow and nothing is gained."""
 
 
@@ -103,7 +104,9 @@ class BeamPlanner:
             weights = Weights(model, self.device, _product_dtype(config, model, self.device))
             centers = torch.tensor(discretizer.centers, device=self.device, dtype=weights.dtype)
             decoder = Decoder(weights, self.layout, shape, make_cache(weights, self.layout, shape))
-            self._search = BeamSearch(config, decoder, centers[self.layout.reward], centers[self.layout.value])
+            self._search: BeamSearch | CapturedSearch = BeamSearch(
+                config, decoder, centers[self.layout.reward], centers[self.layout.value]
+            )
         self._idle = PlanRequest(
             np.zeros((0, self.layout.transition_dim), dtype=np.int64),
             np.zeros(self.layout.observation_dim, dtype=np.int64),
@@ -132,7 +135,10 @@ class BeamPlanner:
     def _plan_group(self, requests: Sequence[PlanRequest | None]) -> list[Plan]:
         filled = [request or self._idle for request in requests]
         filled += [self._idle] * (self.group - len(filled))
-        best = self._search(self._inputs(filled))
+        inputs = self._inputs(filled)
+        if self.device.type == "cuda" and isinstance(self._search, BeamSearch):
+            self._search = CapturedSearch(self._search, inputs)
+        best = self._search(inputs)
         tokens = best.tokens.cpu().numpy()
         actions = self.discretizer.decode_columns(tokens[..., self.layout.action], self.layout.action)
         rewards, values = best.rewards.double().cpu().numpy(), best.values.double().cpu().numpy()

@@ -101,16 +101,17 @@ class TreeCache:
 
     def _make_reads(self, queries: int) -> _Reads:
         nodes_LEKQ = self._nodes(queries)
-        levels = len(nodes_LEKQ)
+        # int32 throughout: these are the largest tensors that are made once per transition, and the kernels want it.
+        nodes_LEKQ, levels = nodes_LEKQ.to(torch.int32), len(nodes_LEKQ)
         per_level = self.shape.episodes * self.shape.beam_width * self.shape.copies
         heads = self.weights.heads
-        first_EKQL = (nodes_LEKQ + torch.arange(levels)[:, None, None, None] * per_level).permute(1, 2, 3, 0)
-        first_EKQHL = first_EKQL[..., None, :] * heads + torch.arange(heads)[:, None]
-        key_rows = first_EKQHL[..., None] * self._head_width + torch.arange(self._head_width)
-        value_rows = (first_EKQHL[..., None] * self._block + torch.arange(self._block)).flatten(-2)
+        first_EKQL = (nodes_LEKQ + _integers(levels)[:, None, None, None] * per_level).permute(1, 2, 3, 0)
+        first_EKQHL = first_EKQL[..., None, :] * heads + _integers(heads)[:, None]
+        key_rows = first_EKQHL[..., None] * self._head_width + _integers(self._head_width)
+        value_rows = (first_EKQHL[..., None] * self._block + _integers(self._block)).flatten(-2)
         if self._shared:
             size = (self.shape.episodes, heads, self._context)
-            context_EHP = torch.arange(self.shape.episodes * heads * self._context).view(size)
+            context_EHP = _integers(self.shape.episodes * heads * self._context).view(size)
             context_rows = context_EHP[:, None, None].expand(*value_rows.shape[:3], -1, -1)
             value_rows = torch.cat([context_rows, value_rows + context_EHP.numel()], dim=-1)
         else:
@@ -175,6 +176,10 @@ class TreeCache:
         self._begin(nodes.view(1, shape.episodes, shape.beam_width).expand(levels, -1, -1))
 
 
+def _integers(count: int) -> Tensor:
+    return torch.arange(count, dtype=torch.int32)
+
+
 def _bags(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns all rows as int32, and where the bags along the last axis begin."""
-    return rows.to(torch.int32).flatten(), torch.arange(0, rows.numel(), rows.shape[-1], dtype=torch.int32)
+    """Returns all rows, and where the bags along the last axis begin."""
+    return rows.flatten(), torch.arange(0, rows.numel(), rows.shape[-1], dtype=torch.int32)

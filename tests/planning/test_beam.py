@@ -6,6 +6,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.planning.beam import BeamPlanner
+from pipeline.planning.cache import DenseCache
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.noise import plan_noise
 from pipeline.references.planner import ReferencePlanner
@@ -42,6 +43,24 @@ def test_every_length_of_the_past_gives_the_reference_plan_alone_and_together(pa
 def test_a_window_that_slides_gives_the_reference_plan(context, window):
     config = PlanningConfig(**SMALL | {"horizon": 5, "context_transitions": context})
     assert_same_plans(config, window, past=tuple(range(context + 1)))
+
+
+@pytest.mark.parametrize("knobs", [{}, {"expansion_factor": 1}, {"k_obs": 2}, {"ranking": "log_likelihood"}], ids=str)
+@pytest.mark.parametrize("window", [7, 4])
+def test_the_dense_cache_of_gpus_gives_the_reference_plan_too(knobs, window, monkeypatch):
+    monkeypatch.setattr("pipeline.planning.beam.make_cache", DenseCache)
+    assert_same_plans(PlanningConfig(**SMALL | {"horizon": 5} | knobs), window, past=(0, 1, 2))
+
+
+def test_bfloat16_stays_near_float32():
+    model, discretizer = random_model(5, torch.float32), random_discretizer()
+    asked = request(PlanningConfig(**SMALL), 7, 2)
+    returns = []
+    for precision in ("float32", "bfloat16"):
+        config = PlanningConfig(**SMALL, precision=precision, cdf_act=0.99)
+        returns.append(BeamPlanner(model, discretizer, config, 1).plan([asked])[0].predicted_return)
+    assert returns[0] != returns[1]
+    assert returns[0] == pytest.approx(returns[1], abs=0.3)
 
 
 def test_a_past_longer_than_the_model_ever_saw_is_the_callers_to_cut():
