@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -39,6 +40,7 @@ from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens
+from pipeline.training.initial import load_initial_weights
 from pipeline.training.metrics import last_line
 from pipeline.training.recorder import TrainingTask
 from pipeline.training.storage import checkpoint_room, require_room
@@ -78,19 +80,22 @@ def train(experiment: Experiment, run: RunFolder) -> None:
 
 def _prepare(task: TrainingTask, experiment: Experiment, run: RunFolder) -> int:
     """Checks everything that can be checked before the first step, and returns the steps that are already done."""
-    parameters = sum(p.numel() for p in TrajectoryTransformer(task.model, task.manifest.layout).parameters())
+    model = TrajectoryTransformer(task.model, task.manifest.layout)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     require_room(run.checkpoints, checkpoint_room(parameters, task.training))
     last = last_checkpoint(run.checkpoints)
     if last is not None:
         require_same_tokens(last, task.manifest)
+    elif task.training.init_from is not None:
+        load_initial_weights(model, task.training.init_from)
     claim_folder(run.checkpoints, training_identity(experiment, task.manifest), "checkpoints")
     return read_info(last).step if last else 0
 
 
 def _plan(task: TrainingTask, resources: WorkerResources) -> str:
     """Returns, in one line, who trains and where the windows come from."""
-    workers, count = resources.num_workers, task.manifest.totals.steps
-    number = str(workers) if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"
+    (least, most), count = task.training.worker_range, task.manifest.totals.steps
+    number = str(least) if least == most else f"{least} to {most}"
     size = f"{count:,} transitions ({token_bytes(task) / 2**30:.2g} GiB of tokens)"
     limit = f"training.resident_gib {task.training.resident_gib:g}"
     source = f"held by every worker, {limit}" if is_resident(task) else f"streamed through Ray Data, above {limit}"
@@ -122,8 +127,12 @@ class _Fit:
 
     def __init__(self, experiment: Experiment, run: RunFolder, resources: WorkerResources) -> None:
         stop_request(run).unlink(missing_ok=True)
+        settings = experiment.model_dump(mode="json")
+        if experiment.training.init_from is not None:
+            # Workers have working directories of their own.
+            settings["training"]["init_from"] = str(Path(experiment.training.init_from).resolve())
         recipe = {
-            "experiment": experiment.model_dump(mode="json"),
+            "experiment": settings,
             "root": str(run.root),
             "threads": max(1, int(resources.cpus)),
         }

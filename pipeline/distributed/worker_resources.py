@@ -45,7 +45,7 @@ def worker_resources(
     Raises:
         ClusterError: The fewest workers do not fit, and would be waited for without end.
     """
-    least, most = (config.num_workers,) * 2 if isinstance(config.num_workers, int) else config.num_workers
+    least, most = config.worker_range
     reading = READING_CPUS if streams else 0
     all_cpus, all_gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     gpus = config.gpus_per_worker

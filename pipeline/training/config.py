@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.configuration import VOLATILE, Config
+from pipeline.errors import ConfigError
 
 
 class LossWeights(Config):
@@ -81,3 +82,23 @@ class TrainingConfig(Config):
     max_failures: int = Field(
         3, ge=0, description="Restarts after lost workers before the job gives up.", json_schema_extra=VOLATILE
     )
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The fewest and the most workers."""
+        return (self.num_workers, self.num_workers) if isinstance(self.num_workers, int) else self.num_workers
+
+    @model_validator(mode="after")
+    def _workers_have_windows(self) -> "TrainingConfig":
+        least, most = self.worker_range
+        if not 1 <= least <= most:
+            raise ConfigError(
+                f"training.num_workers is {self.num_workers}; expected a number of at least 1, or [least, most]."
+            )
+        parts = most * self.accumulation_steps
+        if self.batch_size < parts:
+            raise ConfigError(
+                f"training.batch_size is {self.batch_size}; expected at least {parts}, one window for each micro-batch: "
+                f"{most} workers * training.accumulation_steps {self.accumulation_steps}."
+            )
+        return self
