@@ -98,7 +98,7 @@ class TrainingConfig(Config):
         parts = most * self.accumulation_steps
         if self.batch_size < parts:
             raise ConfigError(
-                f"training.batch_size is {self.batch_size}; expected at least {parts}, one window for each micro-batch: "
-                f"{most} workers * training.accumulation_steps {self.accumulation_steps}."
+                f"training.batch_size is {self.batch_size}; expected at least {parts}, one window for each "
+                f"micro-batch: {most} workers * training.accumulation_steps {self.accumulation_steps}."
             )
         return self
