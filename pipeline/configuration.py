@@ -67,7 +67,16 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
             )
         write_text_atomically(path, yaml.safe_dump(identity, sort_keys=False))
         return
-    lines = differences(yaml.safe_load(path.read_text()), identity)
+    require_same(folder, yaml.safe_load(path.read_text()), identity, what)
+
+
+def require_same(folder: object, claimed: dict[str, Any], identity: dict[str, Any], what: str) -> None:
+    """Checks that what a folder was made from is `identity`.
+
+    Raises:
+        RunFolderError: It is not; the message lists every differing field.
+    """
+    lines = differences(claimed, identity)
     if lines:
         listing = "\n  ".join(lines)
         raise RunFolderError(

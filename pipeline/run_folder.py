@@ -34,6 +34,13 @@ class RunFolder:
         """Token shards and their manifest."""
         return self.root / "shards"
 
+    def shards_at(self, output: str | None) -> str:
+        """Where token shards lie: at `data.output` (a path or URI) where that is set, else in `shards`."""
+        if output is None:
+            return str(self.shards)
+        # Absolute, because Ray's workers have other working directories.
+        return output if "://" in output else str(Path(output).absolute())
+
     @property
     def checkpoints(self) -> Path:
         """One folder per kept checkpoint."""

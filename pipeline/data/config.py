@@ -32,7 +32,9 @@ class DataConfig(Config):
         (), description="Datasets to mix; empty takes what jobs/collect.py wrote into this run."
     )
     download: bool = Field(
-        True, description="Fetch data sets that are not in Minari's folder from the Minari hub (needs minari[hf])."
+        True,
+        description="Fetch data sets that are not in Minari's folder from the Minari hub (needs minari[hf]).",
+        json_schema_extra=VOLATILE,
     )
     observation_keys: tuple[str, ...] | None = Field(
         None, description="Keys of a Dict observation in the order to flatten them; null takes all, alphabetically."

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,12 +95,14 @@ class MinariSource:
         return np.arange(_storage(self.location).total_episodes, dtype=np.int64)
 
     def fingerprint(self) -> str:
-        """Returns a sha256 of its metadata, which counts episodes and steps, and of how its last episode ended."""
+        """Returns a sha256 of its metadata, of its files' names and sizes, and of the ends of the first and last."""
         folder = local_copy(self.location) / "data"
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "metadata.json")
         hasher = hashlib.sha256((folder / "metadata.json").read_bytes())
-        last = next(self.read(self.ids()[-1:].tolist()))
-        for array in (last.observations, last.actions, last.rewards):
-            hasher.update(np.ascontiguousarray(array).tobytes())
+        for path in paths:
+            hasher.update(f"{path.relative_to(folder)}:{path.stat().st_size}".encode())
+        for path in (*paths[:1], *paths[-1:]):
+            hasher.update(_ends(path))
         return hasher.hexdigest()
 
     def read(self, ids: Sequence[int]) -> Iterator[Episode]:
@@ -145,6 +148,14 @@ class MinariSource:
 
 def _storage(location: str) -> MinariStorage:
     return MinariStorage.read(local_copy(location) / "data")
+
+
+def _ends(path: Path, size: int = 65_536) -> bytes:
+    """Returns the first and the last `size` bytes of a file."""
+    with path.open("rb") as file:
+        first = file.read(size)
+        file.seek(max(0, path.stat().st_size - size))
+        return first + file.read(size)
 
 
 def _rows(observations: Any) -> int:

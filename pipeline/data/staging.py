@@ -3,20 +3,22 @@
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
 from pyarrow import fs
 
-from pipeline.data.storage import is_remote
+from pipeline.data.storage import Folder, is_remote
 from pipeline.errors import StorageError
 
 
 def local_copy(location: str) -> Path:
-    """Returns a local path of a file or folder; a remote one is copied once per machine.
+    """Returns a local path of a file or folder; a remote one is copied once per machine and version.
 
-    The copy lies in the machine's temporary folder under a name made of the location, and gets that name only when it
-    is whole, so several processes may ask at once. It is not renewed when the remote one changes.
+    The copy lies in the machine's temporary folder under a name made of the location and of its files' sizes and dates,
+    so a data set that was replaced is copied again. It gets that name only when it is whole, so several processes may
+    ask at once.
 
     Args:
         location: Local path or URI.
@@ -26,36 +28,55 @@ def local_copy(location: str) -> Path:
     """
     if not is_remote(location):
         return Path(location.removeprefix("file://"))
-    digest = hashlib.sha256(location.encode()).hexdigest()[:16]
-    final = Path(tempfile.gettempdir()) / f"pipeline-datasets-{os.getuid()}" / digest / _name(location)
-    if final.exists():
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = Path(tempfile.mkdtemp(dir=final.parent)) / final.name
     try:
-        _copy(location, partial)
-        _publish(partial, final)
+        filesystem, path = fs.FileSystem.from_uri(location)
+        final = _private_folder() / _version(filesystem, path) / Path(path).name
+        if not final.exists():
+            _copy(filesystem, path, final)
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"{location} could not be copied to {final.parent} ({error}); expected a readable data set, and room."
+            f"{Folder(location)} could not be copied to {tempfile.gettempdir()} ({error}); expected a readable data "
+            "set, and room."
         ) from error
-    finally:
-        shutil.rmtree(partial.parent, ignore_errors=True)
     return final
 
 
-def _name(location: str) -> str:
-    return Path(location.partition("?")[0]).name
-
-
-def _copy(location: str, target: Path) -> None:
-    filesystem, path = fs.FileSystem.from_uri(location)
+def _version(filesystem: "fs.FileSystem", path: str) -> str:
+    """Returns a name for what lies at `path` now."""
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
-        raise FileNotFoundError(f"{location} does not exist")
+        raise FileNotFoundError(f"{path} does not exist")
+    files = [info]
     if info.type == fs.FileType.Directory:
-        target.mkdir()
-    fs.copy_files(path, str(target), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+        files = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    facts = sorted((file.path, file.size, file.mtime_ns) for file in files if file.type == fs.FileType.File)
+    return hashlib.sha256(repr((filesystem.type_name, facts)).encode()).hexdigest()[:16]
+
+
+def _private_folder() -> Path:
+    """Returns this user's folder in the machine's temporary folder, made if it is not there.
+
+    Raises:
+        PermissionError: Somebody else made a folder of that name, and could put other data into it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"pipeline-datasets-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+        raise PermissionError(f"{folder} belongs to somebody else")
+    return folder
+
+
+def _copy(filesystem: "fs.FileSystem", path: str, final: Path) -> None:
+    final.parent.mkdir(exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=final.parent)) / final.name
+    try:
+        if filesystem.get_file_info(path).type == fs.FileType.Directory:
+            partial.mkdir()
+        fs.copy_files(path, str(partial), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+        _publish(partial, final)
+    finally:
+        shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 def _publish(partial: Path, final: Path) -> None:

@@ -65,6 +65,8 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
     claim_folder(run.behaviour, identity, "behaviour")
     with Progress("collect", total=config.steps, unit="steps") as progress:
         if dataset_folder(run.behaviour, config.dataset_id).exists():
+            # Left where the process was killed between publishing the data set and removing its parts.
+            shutil.rmtree(run.behaviour_parts, ignore_errors=True)
             progress.finish(f"{config.dataset_id} is there already")
             return
         lengths = _Chunks(experiment, run.behaviour_parts, progress).run()
@@ -144,7 +146,8 @@ class _Chunks:
                 self._lengths[chunk] = ray.get(call)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
-            except ray.exceptions.RayActorError as error:
+            except ray.exceptions.RayError as error:  # the actor, its node, or the answer on its way was lost
+                ray.kill(actor)
                 self._check_attempts(chunk, error)
                 continue
             self._give_work(actor)

@@ -37,7 +37,7 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     config = experiment.evaluation
     has_model = any(method != "random" for method in config.methods)
     checkpoint = checkpoint_folder(experiment, run) if has_model else None
-    manifest = load_manifest(run, checkpoint)
+    manifest = load_manifest(experiment, run, checkpoint)
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
     recipes = {method: _recipe(method, experiment, run, manifest, checkpoint) for method in config.methods}
     stores = {method: EpisodeStore(run.episodes(method)) for method in config.methods}
@@ -66,14 +66,14 @@ def checkpoint_folder(experiment: Experiment, run: RunFolder) -> Path:
     return folder
 
 
-def load_manifest(run: RunFolder, checkpoint: Path | None) -> Manifest:
+def load_manifest(experiment: Experiment, run: RunFolder, checkpoint: Path | None) -> Manifest:
     """Returns the manifest of the data that the model was trained on; of the run's shards without a model.
 
     Raises:
         ManifestError: It is missing or damaged.
     """
     if checkpoint is None:
-        return read_manifest(run.shards)
+        return read_manifest(run.shards_at(experiment.data.output))
     path = checkpoint / MANIFEST
     return Manifest.from_json(path.read_text(), str(path))
 

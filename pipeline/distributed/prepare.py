@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import ray
+import yaml
 from rich.console import Console
 
 from pipeline import errors
 from pipeline.collection.dataset import dataset_folder
-from pipeline.configuration import claim_folder
+from pipeline.configuration import claim_folder, require_same
 from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex
@@ -25,14 +26,14 @@ from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.storage import Folder, Location
 from pipeline.data.summary import Summary, SummarySettings, merge, summarise
 from pipeline.distributed.datasource import EpisodeDatasource, EpisodeRange, Reduce, ReducedRange
-from pipeline.distributed.session import cluster_cpus
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ManifestError, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.records import Episode
 from pipeline.run_folder import RunFolder
 
 FIT_NAME = "fit.npz"
+IDENTITY_NAME = "_identity.yaml"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Prepared:
 def prepare(experiment: Experiment, run: RunFolder) -> None:
     """Turns the experiment's data sets into token shards with a manifest; a Ray session must be running.
 
-    Called again it goes on with the bin edges and shards that are there, and does nothing where the manifest is.
+    Called again it goes on with the bin edges and shards that are there, and does nothing where all of them and the
+    manifest are; what the data sets hold by then is not looked at any more.
 
     Raises:
         DataError: A data set that is missing, empty, malformed or not supported.
@@ -61,12 +63,12 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         RunFolderError: The run's shards were made with another configuration.
     """
     config = experiment.data
-    location = config.output or run.shards
-    claim_folder(run.shards, _identity(experiment), "token shards")
+    location = run.shards_at(config.output)
+    _claim(experiment, run, Folder(location))
     with Progress("prepare", unit="steps") as progress:
-        if Folder(location).exists(MANIFEST_NAME):
-            totals = read_manifest(location).totals
-            progress.finish(f"{totals.steps:,} steps are there already")
+        finished = _finished_manifest(Folder(location))
+        if finished is not None:
+            progress.finish(f"{finished.totals.steps:,} steps are there already")
             return
         collected = SourceConfig(id=experiment.collect.dataset_id, root=str(run.behaviour))
         if not config.sources and not dataset_folder(run.behaviour, collected.id).exists():
@@ -155,12 +157,13 @@ class _Stage:
         """
         if not ranges:
             return
-        workers = self._preparation.config.num_workers or cluster_cpus()
+        workers = self._preparation.config.num_workers
         dataset = ray.data.read_datasource(
             EpisodeDatasource(self._preparation.readers, ranges, reduce),
             override_num_blocks=len(ranges),
-            # More workers than ranges would make Ray Data warn.
-            concurrency=min(workers, len(ranges)),
+            # None leaves it to Ray Data, which also asks a cluster that can grow for more. More workers than ranges
+            # would make it warn.
+            concurrency=None if workers is None else min(workers, len(ranges)),
             num_cpus=1,
         )
         for part, row in zip(ranges, dataset.iter_rows(), strict=True):
@@ -193,6 +196,34 @@ def _identity(experiment: Experiment) -> dict[str, object]:
         identity["environment"] = experiment.environment.identity()
         identity["collect"] = experiment.collect.identity()
     return identity
+
+
+def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
+    """Marks the run's shards, and where they go elsewhere that place too, as made from this configuration."""
+    identity = _identity(experiment)
+    claim_folder(run.shards, identity, "token shards")
+    if experiment.data.output is None:
+        return
+    if folder.exists(IDENTITY_NAME):
+        require_same(folder, yaml.safe_load(folder.read(IDENTITY_NAME)), identity, "token shards")
+    elif folder.names():
+        raise RunFolderError(
+            f"data.output is '{folder}', which holds {folder.names()[0]!r} but no {IDENTITY_NAME}; expected an empty "
+            "place, or token shards of this configuration."
+        )
+    else:
+        folder.write(IDENTITY_NAME, yaml.safe_dump(identity, sort_keys=False).encode())
+
+
+def _finished_manifest(folder: Folder) -> Manifest | None:
+    """Returns the manifest of finished shards, None where there is none or something is amiss, which is told."""
+    if not folder.exists(MANIFEST_NAME):
+        return None
+    try:
+        return read_manifest(folder.location)
+    except ManifestError as error:
+        Console(highlight=False).print(f"{error} That is done now.", markup=False)
+        return None
 
 
 def _last_line(manifest: Manifest) -> str:

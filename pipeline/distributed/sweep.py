@@ -45,7 +45,7 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
         EvaluationError: A setting could not be run; the others' rows are written first.
     """
     checkpoint = checkpoint_folder(experiment, run)
-    manifest = load_manifest(run, checkpoint)
+    manifest = load_manifest(experiment, run, checkpoint)
     check_environment(experiment.environment, manifest.spaces)
     recipe = method_recipe(
         "trajectory_transformer",

@@ -40,7 +40,7 @@ class Ending:
 
 def shards_of(experiment: Experiment, run: RunFolder) -> Location:
     """Returns where the token shards of a run lie."""
-    return experiment.data.output or run.shards
+    return run.shards_at(experiment.data.output)
 
 
 def stop_request(run: RunFolder) -> Path:

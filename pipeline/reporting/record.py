@@ -56,7 +56,7 @@ class RunRecord:
     @property
     def shards(self) -> Location:
         """Where the token shards lie: in the run's folder unless `data.output` says otherwise."""
-        return (self.config and self.config["data"]["output"]) or self.run.shards
+        return self.run.shards_at(self.config["data"]["output"] if self.config else None)
 
     @property
     def has_shards(self) -> bool:

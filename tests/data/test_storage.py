@@ -98,5 +98,36 @@ def test_a_data_set_in_a_bucket_is_read_like_a_local_one(
             assert np.array_equal(episode.observations, expected.observations)
 
 
+def test_a_remote_data_set_that_was_replaced_is_copied_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    Folder(bucket).write("replaced", b"old")
+    location = join(bucket, "replaced")
+    first = local_copy(location)
+    assert first == local_copy(location)
+    assert first.read_bytes() == b"old"
+    Folder(bucket).write("replaced", b"newer")
+    assert local_copy(location).read_bytes() == b"newer"
+
+
+def test_a_folder_of_copies_that_belongs_to_somebody_else_is_refused(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    Folder(bucket).write("file", b"content")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"pipeline-datasets-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match=r"file\?.* could not be copied .*belongs to somebody else"):
+        local_copy(join(bucket, "file"))
+
+
+def test_a_remote_data_set_that_is_not_there_is_refused(bucket: str) -> None:
+    with pytest.raises(
+        StorageError, match=r"could not be copied .*nothing does not exist.*expected a readable data"
+    ):
+        local_copy(join(bucket, "nothing"))
+
+
 def test_credentials_in_a_uri_are_not_shown() -> None:
     assert str(Folder("s3://key:secret@bucket/folder?region=eu-west-1")) == "s3://bucket/folder?region=eu-west-1"

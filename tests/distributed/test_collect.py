@@ -37,8 +37,10 @@ def test_the_number_of_actors_changes_no_byte(tmp_path: Path) -> None:
 def test_a_second_call_does_nothing(tmp_path: Path) -> None:
     root = collected(tmp_path, "again")
     written = (root / "behaviour/collected/behaviour-v0/data/main_data.hdf5").stat().st_mtime_ns
+    (root / "behaviour.parts").mkdir()  # as a process leaves it that is killed in its last moment
     collected(tmp_path, "again")
     assert (root / "behaviour/collected/behaviour-v0/data/main_data.hdf5").stat().st_mtime_ns == written
+    assert not (root / "behaviour.parts").exists()
 
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_second_call_does_nothing_and_another_configuration_is_refused(tmp_pat
     write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
     shards = prepared(tmp_path, "once")
     written = (shards / MANIFEST_NAME).stat().st_mtime_ns
-    prepared(tmp_path, "once", num_workers=1)
+    prepared(tmp_path, "once", num_workers=1, download=False)
     assert (shards / MANIFEST_NAME).stat().st_mtime_ns == written
     with pytest.raises(
         RunFolderError, match=r"holds token shards of another configuration.*\n.*num_bins: was 20, is 21"
@@ -103,6 +103,31 @@ def test_shards_can_go_elsewhere(tmp_path: Path) -> None:
     inside = prepared(tmp_path, "inside")
     prepared(tmp_path, "elsewhere", output=f"file://{tmp_path}/other/place")
     assert files(tmp_path / "other" / "place") == files(inside)
+
+
+def test_another_runs_shards_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
+    prepared(tmp_path, "first", output=f"{tmp_path}/place")
+    with pytest.raises(RunFolderError, match=r"place holds token shards of another .*\n.*num_bins: was 20, is 9"):
+        prepared(tmp_path, "second", output=f"{tmp_path}/place", num_bins=9)
+    (tmp_path / "place" / "_identity.yaml").unlink()
+    with pytest.raises(RunFolderError, match=r"place', which holds 'manifest.json' but no _identity.yaml; expected an"):
+        prepared(tmp_path, "third", output=f"{tmp_path}/place")
+
+
+def test_a_shard_that_was_removed_and_a_damaged_manifest_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([50] * 30))
+    folder = prepared(tmp_path, "damaged")
+    before = files(folder)
+    (folder / "shard-00001.parquet").unlink()
+    prepared(tmp_path, "damaged")
+    assert files(folder) == before
+    assert "lacks ['shard-00001.parquet']" in capsys.readouterr().out
+    (folder / MANIFEST_NAME).write_text("{")
+    prepared(tmp_path, "damaged")
+    assert files(folder) == before
 
 
 def test_d4rl_files_are_prepared_too(tmp_path: Path) -> None:
