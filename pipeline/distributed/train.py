@@ -176,8 +176,8 @@ class _Fit:
                     _show(progress, line)
                     shown = line
         if self._error is not None:
-            explained = self._explained(run)
-            raise explained from (None if explained is self._error else self._error)
+            told = explained(self._error, self._max_failures, last_checkpoint(run.checkpoints))
+            raise told from (None if told is self._error else self._error)
         assert self._result is not None
         # Ray's own record of the run, in which nothing is.
         shutil.rmtree(run.root / "ray")
@@ -187,21 +187,25 @@ class _Fit:
         assert isinstance(ending, Ending)
         return ending
 
-    def _explained(self, run: RunFolder) -> BaseException:
-        """Returns the error to raise: in words where workers were lost, Ray's own where it is a defect of ours."""
-        error = self._error
-        assert error is not None
-        failures = getattr(error, "worker_failures", {}).values()
-        lost = [failure.health_check_failure for failure in failures if hasattr(failure, "health_check_failure")]
-        if not isinstance(error, ray.train.TrainingFailedError) or len(lost) < len(failures):
-            return error
-        last = last_checkpoint(run.checkpoints)
-        reason = str(lost[0] if lost else error).strip().splitlines()[0]
-        return ClusterError(
-            f"Training lost its workers {self._max_failures + 1} times; expected at most training.max_failures, "
-            f"{self._max_failures}. The last time: {reason}. "
-            f"Run the same command again: it continues from {last.name if last else 'the start'}."
-        )
+
+def explained(error: BaseException, max_failures: int, last: Path | None) -> BaseException:
+    """Returns the error to raise: in words where workers were lost, the given one where it is a defect of ours.
+
+    Args:
+        error: What `fit` raised.
+        max_failures: As configured.
+        last: The newest checkpoint.
+    """
+    failures = getattr(error, "worker_failures", {}).values()
+    lost = [failure.health_check_failure for failure in failures if hasattr(failure, "health_check_failure")]
+    if not isinstance(error, ray.train.TrainingFailedError) or len(lost) < len(failures):
+        return error
+    reason = str(lost[0] if lost else error).strip().splitlines()[0].rstrip(".")
+    return ClusterError(
+        f"Training lost its workers {max_failures + 1} times; expected at most training.max_failures, "
+        f"{max_failures}. The last time: {reason}. "
+        f"Run the same command again: it continues from {last.name if last else 'the start'}."
+    )
 
 
 def _show(progress: Progress, line: dict[str, Any]) -> None:

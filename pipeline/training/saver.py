@@ -57,6 +57,9 @@ class CheckpointSaver:
         self._pause = pause
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        for leftover in (*parent.glob(".partial-*"), *parent.glob(".deleted-*")):
+            # An earlier process was killed while it wrote or deleted this one.
+            shutil.rmtree(leftover)
 
     def save(self, snapshot: Snapshot) -> None:
         """Starts writing `snapshot`; waits for the one before, if that is still being written.

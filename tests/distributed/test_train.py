@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+import pipeline.training.loop
+from pipeline.configuration import claim_folder
 from pipeline.data.config import DataConfig
 from pipeline.data.preparation import write_shards
 from pipeline.data.shards import read_tokens
 from pipeline.distributed.stream import StreamedWindows, StreamSettings
-from pipeline.distributed.train import train
+from pipeline.distributed.train import explained, train, training_identity
 from pipeline.distributed.train_worker import make_schedule, make_task
 from pipeline.errors import (
     CheckpointError,
@@ -134,6 +138,21 @@ class TestTraining:
             train(experiment, run)
 
 
+class TestLostWorkers:
+    def test_lost_workers_are_told_in_words(self) -> None:
+        lost = WorkerHealthCheckFailedError("no answer", RuntimeError("The actor died.\nA long story."))
+        error = explained(WorkerGroupError("a long story", {0: lost}), 3, Path("checkpoints/step-000000040"))
+        assert isinstance(error, ClusterError)
+        expected = (
+            "lost its workers 4 times; expected at most training.max_failures, 3. The last time: The actor died. "
+        )
+        assert expected + "Run the same command again: it continues from step-000000040." in str(error)
+
+    def test_a_defect_keeps_its_traceback(self) -> None:
+        for error in (WorkerGroupError("broken", {0: ZeroDivisionError("a defect")}), KeyError("another")):
+            assert explained(error, 3, None) is error
+
+
 class TestWhatIsRefusedBeforeTheFirstStep:
     def test_without_shards(self, tmp_path: Path) -> None:
         experiment, _ = make_run(tmp_path)
@@ -171,14 +190,9 @@ class TestWhatIsRefusedBeforeTheFirstStep:
 
 def write_some_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
     """Trains two steps of the experiment without Ray, as `train` would, and returns the checkpoint."""
-    from pipeline.configuration import claim_folder
-    from pipeline.distributed.train import training_identity
-
     task = make_task(experiment, run)
     claim_folder(run.checkpoints, training_identity(experiment, task.manifest), "checkpoints")
     loop, windows, validation = make_loop(task, stop_requested=lambda: loop.step >= 1)
-    import pipeline.training.loop
-
     seconds, pipeline.training.loop.CONTROL_SECONDS = pipeline.training.loop.CONTROL_SECONDS, 0.0
     try:
         assert loop.run(windows, validation) == "stopped"

@@ -76,3 +76,11 @@ def test_storage_that_stays_away_ends_the_run(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(StorageError, match=r"step 1 could not be written .* in 5 attempts"):
         keeper.save(snapshot(2))
     keeper.close()
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    for name in (".partial-step-000000001", ".deleted-step-000000002"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    make_saver(tmp_path, []).close()
+    assert list(tmp_path.iterdir()) == []
