@@ -17,6 +17,8 @@ from pipeline.data.storage import is_remote, join
 from pipeline.errors import DataError, StorageError
 
 _METADATA = "data/metadata.json"
+HUB_ID = re.compile(r"([\w.-]+/)+[\w.-]+-v\d+")
+"""What a data set of the hub is called, namespace/name-vN; nothing else is looked for there."""
 
 
 def resolve_sources(config: DataConfig, collected: SourceConfig) -> list[tuple[Source, SourceConfig]]:
@@ -58,7 +60,7 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
         return [D4rlSource.open(path, keys, columns) for path in paths]
     root = str(entry.root or get_dataset_path())
     names = _dataset_ids(root, pattern)
-    if not names and entry.root is None and config.download and not glob.has_magic(pattern):
+    if not names and entry.root is None and config.download and HUB_ID.fullmatch(pattern):
         _download(pattern)
         names = [pattern]
     if not names:

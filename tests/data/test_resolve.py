@@ -85,6 +85,13 @@ def test_a_data_set_that_is_missing_is_fetched_from_the_hub(root: Path, monkeypa
     assert fetched == ["mujoco/hopper/medium-v0"]
 
 
+@pytest.mark.parametrize("dataset_id", ["no such id", "hopper", "mujoco/hopper/medium", "mujoco/*/medium-v0"])
+def test_what_is_no_id_is_not_looked_for_on_the_hub(dataset_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minari.download_dataset", lambda name: pytest.fail("the hub was asked"))
+    with pytest.raises(DataError, match=r"which matches nothing in .*; expected the id of a data set there: none"):
+        resolve_sources(DataConfig(sources=(SourceConfig(id=dataset_id),)), COLLECTED)
+
+
 def test_a_data_set_that_cannot_be_fetched_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(dataset_id: str) -> None:
         raise ConnectionError("no route to host\nand a long story")

@@ -123,9 +123,7 @@ def test_a_folder_of_copies_that_belongs_to_somebody_else_is_refused(
 
 
 def test_a_remote_data_set_that_is_not_there_is_refused(bucket: str) -> None:
-    with pytest.raises(
-        StorageError, match=r"could not be copied .*nothing does not exist.*expected a readable data"
-    ):
+    with pytest.raises(StorageError, match=r"could not be copied .*nothing does not exist.*expected a readable data"):
         local_copy(join(bucket, "nothing"))
 
 

@@ -46,6 +46,13 @@ def test_a_value_that_fills_many_bins_gets_its_own_and_the_rest_share_the_others
     assert len(centers) <= 10
 
 
+def test_a_heavy_value_decodes_to_itself_and_not_to_its_neighbour() -> None:
+    # The middle of 0.3 and the next number above it rounds to the latter.
+    values = np.concatenate([np.full(500, 0.3), np.random.default_rng(5).uniform(0, 1, 500)])
+    _, centers = quantile_bins(values, 10)
+    assert 0.3 in centers
+
+
 def test_actions_at_both_bounds_decode_to_the_bounds() -> None:
     values = np.clip(np.random.default_rng(2).normal(0, 1.5, 5000), -1, 1)
     _, centers = quantile_bins(values, 50)
