@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models.block import Block
 from pipeline.models.config import ModelConfig
+from pipeline.models.dropout import Dropout
 from pipeline.tokens.layout import TransitionLayout
 
 INITIAL_DEVIATION = 0.02
@@ -61,7 +62,7 @@ class TrajectoryTransformer(nn.Module):
         transition_dim, bins = layout.transition_dim, layout.num_bins
         self.token_embedding = nn.Embedding(transition_dim * bins + 1, config.width)
         self.position_embedding = nn.Parameter(torch.empty(self.max_inputs, config.width))
-        self.embedding_dropout = nn.Dropout(config.dropout)
+        self.embedding_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = DimensionHeads(transition_dim, layout.vocabulary_size, config.width)
