@@ -103,11 +103,7 @@ def run(options: PlannerBenchmark) -> dict[str, Any]:
     subject.plan()
     peak_gib = _peak_gib(device)
     ours, theirs, identical = _alternate(options, subject, device)
-    cost = plan_cost(subject.config, subject.layout, options.planning)
-    half = device.type == "cuda" and options.precision != "float32"
-    rates = measured_rates(device, torch.bfloat16 if half else torch.float32)
-    median = statistics.median(ours)
-    result: dict[str, Any] = {
+    result = {
         "benchmark": "planner",
         "setting": options.setting,
         "episodes": options.episodes,
@@ -116,20 +112,8 @@ def run(options: PlannerBenchmark) -> dict[str, Any]:
         "beam_width": options.planning.beam_width,
         "horizon": options.planning.horizon,
         "identical": identical,
-        "seconds_per_call": median,
-        "seconds_per_plan": median / options.episodes,
-        "seconds_per_plan_min": min(ours) / options.episodes,
-        "seconds_per_plan_max": max(ours) / options.episodes,
-        "reference_seconds_per_plan": statistics.median(theirs) if theirs else None,
-        "ratio": statistics.median(theirs) * options.episodes / median if theirs else None,
-        "rows_per_second": cost.rows * options.episodes / median,
-        "steps": cost.steps,
-        "rows": cost.rows,
-        "gflop_per_plan": cost.flops / 1e9,
-        "gbyte_per_plan": cost.bytes / 1e9,
-        "measured_gflops": rates.flops / 1e9,
-        "measured_gbytes_per_second": rates.bytes / 1e9,
-        "roofline_share": roofline_seconds(cost, rates) * options.episodes / median,
+        **_times(ours, theirs, options.episodes),
+        **_shares(options, subject, statistics.median(ours), device),
         "peak_gib": peak_gib,
     }
     _print(result)
@@ -138,6 +122,38 @@ def run(options: PlannerBenchmark) -> dict[str, Any]:
             lambda planning, episodes: Subject(options, planning, episodes), options.planning, device
         )
     return result
+
+
+def _times(ours: list[float], theirs: list[float], episodes: int) -> dict[str, float | None]:
+    """Returns seconds and their ratio; a plan's time is that of the call divided by its episodes."""
+    median = statistics.median(ours)
+    return {
+        "seconds_per_call": median,
+        "seconds_per_plan": median / episodes,
+        "seconds_per_plan_min": min(ours) / episodes,
+        "seconds_per_plan_max": max(ours) / episodes,
+        "reference_seconds_per_plan": statistics.median(theirs) if theirs else None,
+        "ratio": statistics.median(theirs) * episodes / median if theirs else None,
+    }
+
+
+def _shares(
+    options: PlannerBenchmark, subject: Subject, seconds_per_call: float, device: torch.device
+) -> dict[str, Any]:
+    """Returns the counted work, the machine's measured rates, and the share of the roofline that was achieved."""
+    cost = plan_cost(subject.config, subject.layout, options.planning)
+    half = device.type == "cuda" and options.precision != "float32"
+    rates = measured_rates(device, torch.bfloat16 if half else torch.float32)
+    return {
+        "rows_per_second": cost.rows * options.episodes / seconds_per_call,
+        "steps": cost.steps,
+        "rows": cost.rows,
+        "gflop_per_plan": cost.flops / 1e9,
+        "gbyte_per_plan": cost.bytes / 1e9,
+        "measured_gflop_per_second": rates.flops / 1e9,
+        "measured_gbyte_per_second": rates.bytes / 1e9,
+        "roofline_share": roofline_seconds(cost, rates) * options.episodes / seconds_per_call,
+    }
 
 
 def _alternate(
