@@ -53,6 +53,15 @@ def test_a_sampled_step_does_not_depend_on_its_block() -> None:
     assert 15 < len(whole.sample) < 48
 
 
+def test_each_episode_draws_other_steps() -> None:
+    steps = np.arange(101.0)[:, None] * np.ones(3)
+    episodes = [replace(episode, observations=steps) for episode in random_episodes([100, 100])]
+    summary = summarise([(0, episode) for episode in episodes], replace(SETTINGS, sample_share=0.5))
+    border = np.flatnonzero(np.diff(summary.sample[:, 0]) < 0)[0] + 1
+    first, second = summary.sample[:border, 0], summary.sample[border:, 0]
+    assert 20 < len(np.intersect1d(first, second)) < min(len(first), len(second))
+
+
 def test_another_seed_draws_another_sample() -> None:
     first = summarise(PAIRS, replace(SETTINGS, sample_share=0.5))
     second = summarise(PAIRS, replace(SETTINGS, sample_share=0.5, seed=6))
