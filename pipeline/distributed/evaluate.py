@@ -1,6 +1,7 @@
 """The evaluate stage: a pool of Ray actors runs the episodes of every method that are not there yet."""
 
 import math
+import time
 from functools import partial
 from pathlib import Path
 
@@ -134,11 +135,11 @@ class _Shown:
 
     def __init__(self, progress: Progress, done: int) -> None:
         self._progress, self._done = progress, done
-        self._method, self._returns = "", list[float]()
+        self._method, self._returns, self._began = "", list[float](), time.monotonic()
 
     def begin(self, method: str, returns: list[float]) -> None:
         """Goes on to another method, some of whose episodes may be there."""
-        self._method, self._returns = method, returns
+        self._method, self._returns, self._began = method, returns, time.monotonic()
 
     def add(self, store: EpisodeStore, results: list[EpisodeResult]) -> None:
         """Keeps episodes that ended: the file first, then the count."""
@@ -152,6 +153,6 @@ class _Shown:
             self._done,
             method=self._method,
             mean_return=float(np.mean(self._returns)) if self._returns else None,
-            steps=facts.times.steps,
+            steps_per_second=facts.times.steps / (time.monotonic() - self._began),
             actors=facts.actors,
         )

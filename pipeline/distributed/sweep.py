@@ -102,6 +102,7 @@ def _run(experiment: Experiment, run: RunFolder, recipe: MethodRecipe, progress:
         report_every=(config.report_every or evaluation.batch_size) if config.early_stopping else config.episodes,
         cpus=evaluation.cpus_per_actor,
         gpus=evaluation.gpus_per_actor,
+        max_attempts=evaluation.max_attempts,
     )
 
     def show() -> None:
@@ -115,7 +116,8 @@ def _write_results(experiment: Experiment, run: RunFolder, checkpoint: str) -> l
     """Writes table and choice from the episodes that are there, and returns the rows."""
     stores = [(setting, EpisodeStore(run.sweep / setting_key(setting))) for setting in tried_settings(run.sweep)]
     entries = [(setting, store.read(experiment.sweep.episodes)) for setting, store in stores]
-    rows = sweep_table([(setting, results) for setting, results in entries if results], experiment.sweep)
+    ended = [(setting, results) for setting, results in entries if any(not result.error for result in results)]
+    rows = sweep_table(ended, experiment.sweep)
     write_table(run.sweep, rows)
     chosen = next((row for row in rows if row.chosen), None)
     if chosen is None:

@@ -60,6 +60,7 @@ class TrialPlan:
         report_every: Episodes between two reports.
         cpus: CPUs and torch threads of a trial.
         gpus: GPUs of a trial.
+        max_attempts: Starts of a trial before it counts as failed.
     """
 
     recipe: MethodRecipe
@@ -69,6 +70,7 @@ class TrialPlan:
     report_every: int
     cpus: int
     gpus: float
+    max_attempts: int
 
 
 class SettingTrial(tune.Trainable):  # type: ignore[misc]
@@ -145,7 +147,7 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
         run_config=tune.RunConfig(
             name=_TUNE_FOLDER,
             storage_path=str(plan.folder),
-            failure_config=tune.FailureConfig(max_failures=2),
+            failure_config=tune.FailureConfig(max_failures=plan.max_attempts - 1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[_Ticker(on_tick)],
             verbose=0,

@@ -41,7 +41,8 @@ class SweepRow:
         median_return, iqm_return: Median and interquartile mean of the returns.
         episodes: How many episodes these are over.
         failed: Episodes whose environment raised.
-        decision_ms: Median milliseconds per call of the policy, which decides for a whole batch.
+        decision_ms: Median milliseconds per call of the policy, which decides for a whole batch; measured while other
+            settings were tried on the other CPUs.
         stopped_early: It has fewer episodes than the sweep asks for.
         feasible: decision_ms is within sweep.max_decision_ms.
         pareto: No other setting has a better objective in no more time.

@@ -13,8 +13,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def start_job(job: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
     """Starts `jobs/<job>.py`; what it prints goes to `log`."""
     command = [sys.executable, f"jobs/{job}.py", *arguments]
+    # So that a job can make the tests' own environments by their module's name.
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with log.open("ab") as output:
-        return subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, env={**os.environ})
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
 def wait_for(condition: Callable[[], bool], what: str, log: Path, seconds: float = 90) -> None:

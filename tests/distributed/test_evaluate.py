@@ -1,9 +1,5 @@
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ from pipeline.errors import CheckpointError, RunFolderError
 from pipeline.evaluation.results import TIMING_COLUMNS, EpisodeStore
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
-from tests.conftest import REPOSITORY
+from tests.distributed.processes import start_job, wait_for
 from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
 
 pytestmark = pytest.mark.ray
@@ -105,30 +101,29 @@ def test_episodes_of_another_model_or_planner_are_never_mixed(undisturbed: RunFo
         evaluate(tiny_experiment(runs, evaluation={"checkpoint": str(other)}), undisturbed)
 
 
+def test_films_are_made_later_too_of_the_same_episodes(
+    ray_session: None, undisturbed: RunFolder, tmp_path: Path
+) -> None:
+    log = {"environment": {"kwargs": {"log": str(tmp_path / "log")}}}
+    experiment, run = made(tmp_path, **log)
+    evaluate(experiment, run)
+    for _ in range(2):
+        evaluate(tiny_experiment(tmp_path, **log, evaluation={"videos": 2}), run)
+        assert len(list((tmp_path / "log").iterdir())) == 15 + 2 * 2, "not two episodes of each method with a model"
+    films = sorted(path.relative_to(run.root).as_posix() for path in run.root.rglob("*.mp4"))
+    assert films == [
+        f"videos/{method}/episode-00000{i}.mp4" for method in METHODS if method != "random" for i in range(2)
+    ]
+    assert_equal(run, undisturbed)
+
+
 def test_a_run_without_a_checkpoint_says_which_job_writes_one(ray_session: None, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no checkpoint; expected one. Run jobs/train.py first"):
         evaluate(tiny_experiment(tmp_path), RunFolder(tmp_path / "tiny"))
 
 
-def start_job(experiment: Experiment, tmp_path: Path) -> "subprocess.Popen[str]":
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
-    command = [sys.executable, "jobs/evaluate.py", "--config", str(config)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for_episodes(run: RunFolder, count: int, process: "subprocess.Popen[str]") -> None:
-    for _ in range(600):
-        if sum(len(EpisodeStore(run.episodes(method)).missing(5)) for method in METHODS) <= 15 - count:
-            return
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.kill()
-    pytest.fail(f"no {count} episodes within 60 s:\n{process.communicate(timeout=30)[0]}")
+def ended(run: RunFolder) -> int:
+    return sum(5 - len(EpisodeStore(run.episodes(method)).missing(5)) for method in METHODS)
 
 
 @pytest.mark.slow
@@ -136,15 +131,19 @@ def wait_for_episodes(run: RunFolder, count: int, process: "subprocess.Popen[str
 def test_a_stopped_driver_keeps_what_is_done_and_the_same_command_goes_on(
     undisturbed: RunFolder, tmp_path: Path, number: signal.Signals
 ) -> None:
-    slow = {"environment": {"kwargs": {"log": str(tmp_path / "log"), "seconds": 0.1}}}
+    slow = {"environment": {"kwargs": {"log": str(tmp_path / "log"), "seconds": 0.05}}}
     experiment, run = made(tmp_path, **slow)
-    process = start_job(experiment, tmp_path)
-    wait_for_episodes(run, 3, process)
+    config, log = tmp_path / "config.yaml", tmp_path / "log.txt"
+    config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    process = start_job("evaluate", "--config", str(config), log=log)
+    wait_for(lambda: ended(run) >= 3 or process.poll() is not None, "three episodes", log)
+    assert process.poll() is None, log.read_text()
     process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
-    kept = sum(5 - len(EpisodeStore(run.episodes(method)).missing(5)) for method in METHODS)
+    process.wait(timeout=30)
+    kept = ended(run)
     assert 3 <= kept < 15
     if number == signal.SIGINT:
+        output = log.read_text()
         assert process.returncode == 130
         assert "Go on with: python jobs/evaluate.py --config" in output
         assert "Traceback" not in output

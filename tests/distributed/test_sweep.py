@@ -13,6 +13,7 @@ from pipeline.evaluation.results import TIMING_COLUMNS, EpisodeStore
 from pipeline.evaluation.sweep import applied, read_table, setting_key
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
+from tests.distributed.processes import descendants, start_job, wait_for
 from tests.evaluation.counting import SPACES
 from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
 
@@ -24,6 +25,17 @@ def made(tmp_path: Path, **sections: dict[str, Any]) -> tuple[Experiment, RunFol
     run = RunFolder(tmp_path / experiment.name)
     write_tiny_checkpoint(run, experiment)
     return experiment, run
+
+
+def kept_episodes(run: RunFolder) -> int:
+    return len(list(run.sweep.glob("*/episode-*.parquet")))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that ended and was not yet waited for
+    except OSError:
+        return False
 
 
 def begun(tmp_path: Path) -> int:
@@ -77,16 +89,24 @@ def assert_runs_alone(experiment: Experiment, run: RunFolder, setting: dict[str,
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_only_the_episodes_that_an_earlier_one_left(ray_session: None, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_with_more_episodes_and_repeats_none(ray_session: None, tmp_path: Path) -> None:
     experiment, run = made(tmp_path, sweep={"episodes": 2})
-    sweep(experiment, run)
-    assert begun(tmp_path) == 8
-    for path in list(run.sweep.glob("*/episode-000001.parquet"))[:3]:
-        path.unlink()
-    (run.sweep / "done.yaml").unlink()
-    more = experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"episodes": 3})})
-    sweep(more, run)
-    assert begun(tmp_path) == 8 + 3 + 4
+    slow = experiment.environment.model_copy(update={"kwargs": {"log": str(tmp_path / "log"), "seconds": 0.1}})
+    experiment = experiment.model_copy(update={"environment": slow})
+    config, log = tmp_path / "config.yaml", tmp_path / "log.txt"
+    config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    process = start_job("sweep", "--config", str(config), log=log)
+    wait_for(lambda: kept_episodes(run) >= 2 or process.poll() is not None, "two episodes", log)
+    assert process.poll() is None, log.read_text()
+    # Trials write their own episodes, and outlive their driver by some seconds.
+    trials = descendants(process.pid, "ray::")
+    process.kill()
+    process.wait(timeout=30)
+    wait_for(lambda: not any(map(is_alive, trials)), "the end of its trials", log)
+    kept, begun_before = kept_episodes(run), begun(tmp_path)
+    assert not (run.sweep / "done.yaml").exists()
+    sweep(experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"episodes": 3})}), run)
+    assert begun(tmp_path) == begun_before + 4 * 3 - kept
     assert [row.episodes for row in read_table(run.sweep)] == [3, 3, 3, 3]
 
 
@@ -116,7 +136,7 @@ def test_early_stopping_ends_some_settings_and_optuna_goes_on_from_what_is_there
 @pytest.mark.slow
 def test_a_setting_that_fails_does_not_take_the_others_with_it(ray_session: None, tmp_path: Path) -> None:
     space = {"planning.context_transitions": [1, 7]}
-    experiment, run = made(tmp_path, sweep={"space": space, "episodes": 1})
+    experiment, run = made(tmp_path, sweep={"space": space, "episodes": 1}, evaluation={"max_attempts": 1})
     with pytest.raises(
         EvaluationError, match=r"1 settings failed and 1 have episodes; .* planning.context_transitions is 7"
     ):

@@ -27,7 +27,10 @@ class Counting(gymnasium.Env[Any, Any]):
         kill_number: Number of the episode that always ends its process at its second step.
         log: Folder that gets an empty file for each episode that is begun.
         success: Report success at the last step of episodes of an even number.
+        render_mode: Gymnasium's; the picture is as bright as the step's number, and twice as wide as high.
     """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own form)
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -41,7 +44,9 @@ class Counting(gymnasium.Env[Any, Any]):
         kill_number: int | None = None,
         log: str | None = None,
         success: bool = False,
+        render_mode: str | None = None,
     ) -> None:
+        self.render_mode = render_mode
         self._length, self._seconds, self._raise_at, self._success = length, seconds, raise_at, success
         self._kill_once, self._kill_number, self._log = kill_once, kill_number, log
 
@@ -67,6 +72,9 @@ class Counting(gymnasium.Env[Any, Any]):
         ended = self._step >= self._ends
         info = {"success": ended and self._number % 2 == 0} if self._success else {}
         return self._observation(), float(action[0]) + self._step, ended, False, info
+
+    def render(self) -> Any:
+        return np.full((40, 80, 3), 10 * self._step, dtype=np.uint8)
 
     def _observation(self) -> Any:
         return np.array([self._step, self._number], dtype=np.float64)
