@@ -22,7 +22,7 @@ from pipeline.collection.dataset import minari_root
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.manifest import read_manifest
 from pipeline.data.minari_source import MinariSource
-from pipeline.data.preparation import Preparation
+from pipeline.data.plan import Preparation
 from pipeline.data.resolve import resolve_sources
 from pipeline.data.shards import read_tokens
 from pipeline.distributed.prepare import prepare_shards

@@ -19,7 +19,8 @@ from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest, write_manifest
-from pipeline.data.preparation import Preparation, ShardPlan, build_manifest, fit_summary, with_splits
+from pipeline.data.manifest_builder import build_manifest
+from pipeline.data.plan import Preparation, ShardPlan, fit_summary, with_splits
 from pipeline.data.resolve import resolve_sources
 from pipeline.data.shards import ShardSettings, finished_shard, write_shard
 from pipeline.data.statistics_table import statistics_notes, statistics_table

@@ -7,7 +7,8 @@ import pytest
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import read_episodes
-from pipeline.data.preparation import Preparation, fit_summary, write_shards
+from pipeline.data.plan import Preparation, fit_summary
+from pipeline.data.preparation import write_shards
 from pipeline.data.shards import read_tokens
 from pipeline.data.sources import MemorySource
 from pipeline.data.spaces import Spaces

@@ -1,0 +1,163 @@
+"""What is prepared and how it is shared out: the decisions between the two passes over the data."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.fit import Fit
+from pipeline.data.index import EpisodeIndex, build_index, with_validation
+from pipeline.data.manifest import read_manifest
+from pipeline.data.shards import ShardSettings, Split
+from pipeline.data.sources import Source
+from pipeline.data.spaces import Spaces
+from pipeline.data.summary import Summary, SummarySettings
+from pipeline.errors import DataError, ManifestError
+from pipeline.records import Episode
+from pipeline.tokens.discretizer import Discretizer
+from pipeline.tokens.fitting import DimensionNames, fit_discretizer
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that is known before an episode is read.
+
+    Attributes:
+        config: The configuration.
+        seed: Root seed.
+        sources: Data sets, each with its part of the configuration.
+        index: The episodes chosen.
+        spaces: The columns, the same for all sources.
+    """
+
+    config: DataConfig
+    seed: int
+    sources: tuple[tuple[Source, SourceConfig], ...]
+    index: EpisodeIndex
+    spaces: Spaces
+
+    @classmethod
+    def of(cls, sources: Sequence[tuple[Source, SourceConfig]], config: DataConfig, seed: int) -> "Preparation":
+        """Chooses the episodes and checks that the sources fit together.
+
+        Raises:
+            DataError: An empty source, or sources of different spaces.
+        """
+        index = build_index(sources, seed)
+        return cls(config, seed, tuple(sources), index, _common_spaces([source for source, _ in sources]))
+
+    @property
+    def readers(self) -> list[Source]:
+        """The sources alone, in order."""
+        return [source for source, _ in self.sources]
+
+    @property
+    def origin(self) -> str:
+        """Names everything that shards depend on: what the data sets hold, the choice of episodes, the settings."""
+        prints = [(source.name, source.fingerprint()) for source in self.readers]
+        settings = self.config.model_copy(update={"output": None, "sources": ()}).identity()
+        hasher = hashlib.sha256(json.dumps([prints, self.seed, settings], sort_keys=True).encode())
+        hasher.update(self.index.sources.tobytes() + self.index.ids.tobytes())
+        return hasher.hexdigest()
+
+    @property
+    def summary_settings(self) -> SummarySettings:
+        """What the first pass depends on."""
+        config = self.config
+        columns = self.spaces.observation_dim + self.spaces.action_dim + 2
+        share = min(1.0, config.sample_numbers / (self.index.steps * columns))
+        return SummarySettings(
+            self.spaces, config.discount, config.termination_penalty, config.on_invalid == "drop", share, self.seed
+        )
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What the second pass writes, decided by the first.
+
+    Attributes:
+        index: The valid episodes, some of them held out.
+        shards: Range of `index` of each shard.
+        settings: What every shard's content depends on.
+    """
+
+    index: EpisodeIndex
+    shards: list[slice]
+    settings: ShardSettings
+
+    @classmethod
+    def of(cls, preparation: Preparation, fit: Fit) -> "ShardPlan":
+        """Shares the valid episodes out over shards and splits."""
+        config, summary = preparation.config, fit.summary
+        none_yet = np.zeros(len(summary.ids), dtype=np.bool_)
+        valid = EpisodeIndex(summary.sources, summary.ids, summary.lengths, none_yet)
+        index = with_validation(valid, config.validation_share, preparation.seed)
+        settings = ShardSettings(
+            fit.discretizer, config.discount, config.termination_penalty, config.steps_per_row, preparation.origin
+        )
+        return cls(index, index.blocks(config.steps_per_shard), settings)
+
+
+def fit_summary(preparation: Preparation, summary: Summary) -> Fit:
+    """Returns the bin edges that follow from the summary of all episodes, whose sample is used up: it is sorted.
+
+    Raises:
+        DataError: No valid episode is left.
+        ConfigError: A discrete action has more choices than `data.num_bins`.
+        ManifestError: The edges are those of another manifest, which has other columns.
+    """
+    if not len(summary.ids):
+        raise DataError(
+            f"all {len(summary.invalid_ids)} episodes hold NaN or infinite values; expected at least one valid episode."
+        )
+    # One sort of each column for all that follows, in place: a copy would be a third of the driver's memory.
+    ordered = np.asfortranarray(summary.sample)
+    ordered.sort(axis=0)
+    distinct = 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
+    discretizer = _discretizer(preparation, replace(summary, sample=ordered))
+    return Fit(summary.without_sample(), discretizer, distinct, len(ordered))
+
+
+def with_splits(index: EpisodeIndex, episodes: Iterator[tuple[int, Episode]]) -> Iterator[tuple[Episode, Split]]:
+    """Yields the episodes of `index`, each with the split that it belongs to."""
+    for (_, episode), held_out in zip(episodes, index.held_out.tolist(), strict=True):
+        yield episode, "validation" if held_out else "train"
+
+
+def _common_spaces(sources: Sequence[Source]) -> Spaces:
+    """Returns the spaces of the first source, if all others have the same columns."""
+    first = sources[0]
+    for source in sources[1:]:
+        ours, theirs = first.spaces, source.spaces
+        if (ours.observation_names, ours.action_dim, ours.action_choices) != (
+            theirs.observation_names,
+            theirs.action_dim,
+            theirs.action_choices,
+        ):
+            raise DataError(
+                f"{source.name} has {theirs.observation_dim} observation and {theirs.action_dim} action columns; "
+                f"expected {ours.observation_dim} and {ours.action_dim} of the same names and kinds as {first.name}. "
+                "Mix only data sets of one environment."
+            )
+    return first.spaces
+
+
+def _discretizer(preparation: Preparation, summary: Summary) -> Discretizer:
+    config, spaces = preparation.config, preparation.spaces
+    if config.discretizer_from is None:
+        names = DimensionNames(spaces.observation_names, spaces.action_dim, spaces.action_choices)
+        return fit_discretizer(
+            summary.sample, summary.lowest, summary.highest, names, config.discretizer, config.num_bins
+        )
+    given = read_manifest(config.discretizer_from).discretizer
+    layout = given.layout
+    if (layout.observation_names, layout.action_dim) != (spaces.observation_names, spaces.action_dim):
+        raise ManifestError(
+            f"data.discretizer_from is {config.discretizer_from!r}, with {layout.observation_dim} observation and "
+            f"{layout.action_dim} action columns; expected {spaces.observation_dim} and {spaces.action_dim} of the "
+            "same names as the data's."
+        )
+    return given
