@@ -65,4 +65,4 @@ class World:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         # The buffers are constants made from the configuration: nothing to broadcast at every forward.
-        return DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
