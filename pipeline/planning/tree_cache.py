@@ -32,8 +32,12 @@ _SUM = 0
 
 @dataclass(frozen=True)
 class _Reads:
-    """Rows that the bags of all queries add up: int32, and where each bag begins."""
+    """Rows that the bags of all queries add up: int32, and where each bag begins.
 
+    `channels` (E, K, Q, H, L + 1, d) has room for what the key rows are multiplied with: the query, for each node.
+    """
+
+    channels: Tensor
     key_rows: Tensor
     key_bags: Tensor
     value_rows: Tensor
@@ -54,6 +58,8 @@ class TreeCache:
         dtype = weights.product_dtype
         self._keys = [torch.zeros(*places, self._head_width, self._block, dtype=dtype) for _ in weights.layers]
         self._values = [torch.zeros(context_rows + node_rows, self._head_width, dtype=dtype) for _ in weights.layers]
+        self._key_rows = [keys.view(-1, self._block) for keys in self._keys]
+        self._open_slots: dict[tuple[int, int, int], KeysValues] = {}
         self._node_values = [rows[context_rows:].view(*places, self._block, self._head_width) for rows in self._values]
         self._context_values = [
             rows[:context_rows].view(shape.episodes, weights.heads, self._context, self._head_width)
@@ -85,10 +91,10 @@ class TreeCache:
         """See `Cache`."""
         kind = self.layout.kind(dimension)
         self._written = 0 if kind == "value" else dimension + 1
-        self._column = dimension
         self._queries = self.shape.copies if kind in ("action", "reward") else 1
         if dimension == self.layout.action.start:
             self._fork()
+        self._slots = self._slots_of(len(self._chain_LEK), dimension) if kind != "value" else []
         if self._queries not in self._reads:
             self._reads[self._queries] = self._make_reads(self._queries)
 
@@ -116,7 +122,8 @@ class TreeCache:
             value_rows = torch.cat([context_rows, value_rows + context_EHP.numel()], dim=-1)
         else:
             value_rows = value_rows + self.shape.episodes * heads * self._context
-        return _Reads(*_bags(key_rows), *_bags(value_rows))
+        channels = torch.empty(key_rows.shape, dtype=self.weights.product_dtype)
+        return _Reads(channels, *_bags(key_rows), *_bags(value_rows))
 
     def _nodes(self, queries: int) -> Tensor:
         """Returns (L + 1, E, K, Q): each query's chain and the node that it grows."""
@@ -128,16 +135,26 @@ class TreeCache:
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """See `Cache`."""
-        level, queries = len(self._chain_LEK), k.shape[2]
-        self._keys[layer][level, :, :, :queries, ..., self._column] = k
-        self._node_values[layer][level, :, :, :queries, :, self._column] = v
+        slot_k, slot_v = self._slots[layer]
+        slot_k.copy_(k)
+        slot_v.copy_(v)
+
+    def _slots_of(self, level: int, column: int) -> KeysValues:
+        """Returns, per layer, where a token's (E, K, Q, H, d) keys and values go; making views takes its time too."""
+        name = (level, column, self._queries)
+        if name not in self._open_slots:
+            self._open_slots[name] = [
+                (k[level, :, :, : self._queries, ..., column], v[level, :, :, : self._queries, :, column])
+                for k, v in zip(self._keys, self._node_values, strict=True)
+            ]
+        return self._open_slots[name]
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
         """See `Cache`."""
         reads, levels = self._reads[self._queries], len(self._chain_LEK) + 1
-        channels = q[..., None, :].expand(*q.shape[:-1], levels, -1).reshape(-1)
-        keys = self._keys[layer].view(-1, self._block)
-        scores = torch.embedding_bag(keys, reads.key_rows, reads.key_bags, False, _SUM, False, channels)[0]
+        channels = reads.channels.copy_(q[..., None, :]).view(-1)
+        bags = reads.key_rows, reads.key_bags
+        scores = torch.embedding_bag(self._key_rows[layer], *bags, False, _SUM, False, channels)[0]
         scores = scores.view(q.shape[0], -1, self.weights.heads, levels * self._block)
         if self._shared:
             to_context = q.flatten(1, 2).transpose(1, 2) @ self._context_keys[layer]

@@ -34,7 +34,8 @@ bits (MKL 2024: at 5, 9, 17 rows), and an episode's result would depend on its s
 
 def padded_rows(x_RW: Tensor) -> Tensor:
     """Returns `x_RW` with rows of zeros behind it, up to a multiple of `ROW_BLOCK`."""
-    return functional.pad(x_RW, (0, 0, 0, -x_RW.shape[0] % ROW_BLOCK))
+    missing = -x_RW.shape[0] % ROW_BLOCK
+    return functional.pad(x_RW, (0, 0, 0, missing)) if missing else x_RW
 
 
 class Weights:
