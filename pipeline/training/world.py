@@ -3,6 +3,7 @@
 Ray Train starts the process group; this module only uses it, so that the loop can run and be tested without Ray.
 """
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -64,5 +65,8 @@ class World:
         if self.size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        # The buffers are constants made from the configuration: nothing to broadcast at every forward.
-        return DistributedDataParallel(model, devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # torch 2.13 has a new name for broadcast_buffers and warns of the old one, the only one that 2.11 knows.
+            warnings.simplefilter("ignore", FutureWarning)
+            # The buffers are constants made from the configuration: nothing to broadcast at every forward.
+            return DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
