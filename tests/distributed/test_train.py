@@ -204,6 +204,7 @@ def write_some_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path: Path) -> None:
     """SIGKILL of the worker, SIGTERM of the worker, SIGTERM of the driver, SIGKILL of the driver."""
     experiment, run = make_run(tmp_path, epochs=3, epoch_windows=16 * 400, checkpoint_minutes=0.005, log_steps=20)
@@ -226,20 +227,23 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path: 
         wait_for(lambda: saved() > before + 30, f"the training goes on from step {before}", log)
 
     job = start()
-    for ending in (signal.SIGKILL, signal.SIGTERM):
+    try:
+        for ending in (signal.SIGKILL, signal.SIGTERM):
+            goes_on()
+            (worker,) = descendants(job.pid, "ray::RayTrainWorker")
+            os.kill(worker, ending)
+            wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", log)  # noqa: B023
         goes_on()
-        (worker,) = descendants(job.pid, "ray::RayTrainWorker")
-        os.kill(worker, ending)
-        wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", log)  # noqa: B023
-    goes_on()
-    job.send_signal(signal.SIGTERM)
-    assert job.wait(60) == 128 + signal.SIGTERM
-    assert saved() >= step()  # nothing that was reported is lost
-    job = start()
-    goes_on()
-    job.kill()
-    job.wait(10)
-    job = start()
-    assert job.wait(120) == 0, log.read_text()[-3000:]
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) == 128 + signal.SIGTERM
+        assert saved() >= step()  # nothing that was reported is lost
+        job = start()
+        goes_on()
+        job.kill()
+        job.wait(10)
+        job = start()
+        assert job.wait(120) == 0, log.read_text()[-3000:]
+    finally:
+        job.kill()
     (tmp_path / "straight").mkdir()
     assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight")
