@@ -80,3 +80,9 @@ class DataConfig(Config):
     num_workers: int | None = Field(
         None, ge=1, description="Ray Data tasks at once; null takes one for each CPU.", json_schema_extra=VOLATILE
     )
+    timeout_s: float = Field(
+        900.0,
+        gt=0,
+        description="Seconds without the next shard's worth of steps after which the stage gives up.",
+        json_schema_extra=VOLATILE,
+    )

@@ -26,7 +26,7 @@ from pipeline.data.shards import ShardSettings, finished_shard, write_shard
 from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.storage import Folder, Location
 from pipeline.data.summary import Summary, SummarySettings, merge, summarise
-from pipeline.distributed.datasource import EpisodeDatasource, EpisodeRange, Reduce, ReducedRange
+from pipeline.distributed.datasource import EpisodeDatasource, EpisodeRange, Reduce, ReducedRange, rows_within
 from pipeline.errors import DataError, ManifestError, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
@@ -62,6 +62,7 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         ManifestError: `data.discretizer_from` names shards of other columns.
         StorageError: A location that cannot be read or written.
         RunFolderError: The run's shards were made with another configuration.
+        ClusterError: The cluster did nothing within `data.timeout_s`.
     """
     config = experiment.data
     location = run.shards_at(config.output)
@@ -95,8 +96,8 @@ def prepare_shards(preparation: Preparation, location: Location, progress: Progr
     fit = stage.fit()
     plan = ShardPlan.of(preparation, fit)
     manifest = build_manifest(preparation, fit, plan, stage.write(plan))
-    write_manifest(location, manifest)
     stage.clean()
+    write_manifest(location, manifest)
     return Prepared(manifest, stage.peak_bytes)
 
 
@@ -155,6 +156,7 @@ class _Stage:
 
         Raises:
             PipelineError: The first range, in the order of the data, that met an error of the user's.
+            ClusterError: No range was done within `data.timeout_s`.
         """
         if not ranges:
             return
@@ -167,7 +169,8 @@ class _Stage:
             concurrency=None if workers is None else min(workers, len(ranges)),
             num_cpus=1,
         )
-        for part, row in zip(ranges, dataset.iter_rows(), strict=True):
+        rows = rows_within(dataset, self._preparation.config.timeout_s)
+        for part, row in zip(ranges, rows, strict=True):
             result = ReducedRange(**row)
             if result.error:
                 raise getattr(errors, result.kind)(result.error)

@@ -15,6 +15,7 @@ from tests.distributed.stages import experiment, files, run_and_kill
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
+LONG = 15_000
 BEHAVIOURS = [{"policy": "random"}, {"policy": "inverted_pendulum", "noise": 1.0}]
 
 
@@ -22,6 +23,12 @@ def collected(runs: Path, name: str, **settings: object) -> Path:
     entire, run = experiment(runs, name, collect={"steps": 3000, "behaviours": BEHAVIOURS, **settings})
     collect(entire, run)
     return run.root
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """The behaviour that an undisturbed collection of LONG steps gives."""
+    return collected(tmp_path_factory.mktemp("whole"), "whole", steps=LONG) / "behaviour"
 
 
 def test_the_number_of_actors_changes_no_byte(tmp_path: Path) -> None:
@@ -51,25 +58,23 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
         collected(tmp_path, "once", steps=9)
 
 
-def test_a_killed_collection_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    whole = collected(tmp_path, "whole", steps=30_000)
-    entire, run = experiment(tmp_path, "killed", collect={"steps": 30_000, "behaviours": BEHAVIOURS})
+def test_a_killed_collection_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, whole: Path) -> None:
+    entire, run = experiment(tmp_path, "killed", collect={"steps": LONG, "behaviours": BEHAVIOURS})
     run_and_kill("collect", entire, lambda: len(list(run.behaviour_parts.glob("part-*.npz"))) >= 3)
     assert not (run.behaviour / "collected").exists()
     kept = {path: path.stat().st_mtime_ns for path in run.behaviour_parts.glob("part-*.npz")}
     assert len(kept) >= 3
     collect(entire, run)
-    assert files(run.behaviour) == files(whole / "behaviour")
+    assert files(run.behaviour) == files(whole)
 
 
-def test_a_killed_actor_costs_only_its_chunk(tmp_path: Path) -> None:
-    whole = collected(tmp_path, "whole", steps=30_000)
-    entire, run = experiment(tmp_path, "lost", collect={"steps": 30_000, "behaviours": BEHAVIOURS})
+def test_a_killed_actor_costs_only_its_chunk(tmp_path: Path, whole: Path) -> None:
+    entire, run = experiment(tmp_path, "lost", collect={"steps": LONG, "behaviours": BEHAVIOURS})
     killer = threading.Thread(target=_kill_an_actor_once_there_are_parts, args=(run.behaviour_parts,))
     killer.start()
     collect(entire, run)
     killer.join(timeout=60)
-    assert files(run.behaviour) == files(whole / "behaviour")
+    assert files(run.behaviour) == files(whole)
 
 
 def _kill_an_actor_once_there_are_parts(parts: Path) -> None:

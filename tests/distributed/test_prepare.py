@@ -7,7 +7,7 @@ import pytest
 from pipeline.data.manifest import MANIFEST_NAME, read_manifest
 from pipeline.data.shards import read_tokens
 from pipeline.distributed.prepare import FIT_NAME, prepare
-from pipeline.errors import DataError, ManifestError, RunFolderError
+from pipeline.errors import ClusterError, DataError, ManifestError, RunFolderError
 from pipeline.references.prepare import reference_prepare
 from tests.data.episodes import counting_episodes, random_episodes, write_minari
 from tests.data.test_d4rl_source import write_d4rl
@@ -176,6 +176,14 @@ def test_a_mixture_of_different_environments_is_refused(tmp_path: Path) -> None:
     sources = [{"id": "test/data-v0", "root": str(tmp_path)}, {"id": path}]
     with pytest.raises(DataError, match=r"a.hdf5 has 2 observation and 1 action columns; expected 3 and 2"):
         prepared(tmp_path, "mixed", sources=sources)
+
+
+def test_a_cluster_that_does_nothing_is_given_up(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([5] * 5))
+    with pytest.raises(
+        ClusterError, match=r"no range of episodes was read within data.timeout_s, 0.001 s; expected one"
+    ):
+        prepared(tmp_path, "slow", timeout_s=0.001)
 
 
 def test_neither_sources_nor_collected_behaviour_is_refused(tmp_path: Path) -> None:
