@@ -46,7 +46,7 @@ class SweepRow:
         stopped_early: It has fewer episodes than the sweep asks for.
         feasible: decision_ms is within sweep.max_decision_ms.
         pareto: No other setting has a better objective in no more time.
-        chosen: The feasible setting with the best objective.
+        chosen: The feasible setting with the best objective, the fastest of these.
     """
 
     key: str
@@ -112,7 +112,8 @@ def _draw_value(values: list[Any] | RangeConfig, generator: np.random.Generator)
 def sweep_table(entries: Sequence[tuple[Setting, Sequence[EpisodeResult]]], config: SweepConfig) -> list[SweepRow]:
     """Returns one row for each setting, in the order given, with the Pareto front and the choice marked.
 
-    A setting that was stopped early is chosen only where none has all its episodes.
+    A setting that was stopped early is chosen only where none has all its episodes; of equally good ones the fastest is
+    chosen.
 
     Args:
         entries: Settings and their episodes, at least one each.
@@ -125,7 +126,7 @@ def sweep_table(entries: Sequence[tuple[Setting, Sequence[EpisodeResult]]], conf
     front = {row.key for row in pareto_front(rows, config)}
     feasible = [row for row in rows if row.feasible]
     full = [row for row in feasible if not row.stopped_early]
-    chosen = max(full or feasible, key=lambda row: row.objective(config), default=None)
+    chosen = max(full or feasible, key=lambda row: (row.objective(config), -row.decision_ms), default=None)
     return [replace(row, pareto=row.key in front, chosen=row is chosen) for row in rows]
 
 

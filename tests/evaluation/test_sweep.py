@@ -98,6 +98,12 @@ def test_nothing_is_chosen_where_nothing_is_fast_enough(make_result: Make) -> No
     assert not any(row.chosen for row in rows)
 
 
+def test_of_equally_good_settings_the_fastest_is_chosen(make_result: Make) -> None:
+    times = {1: 30.0, 2: 10.0, 3: 20.0}
+    equal = [({"planning.beam_width": i}, episodes(make_result, [200.0, 200.0], ms)) for i, ms in times.items()]
+    assert [row.chosen for row in sweep_table(equal, CONFIG)] == [False, True, False]
+
+
 def test_the_objective_decides(make_result: Make) -> None:
     two = [
         ({"planning.beam_width": 1}, episodes(make_result, [0.0, 0.0, 90.0], 1.0)),
