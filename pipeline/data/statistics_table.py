@@ -9,8 +9,8 @@ from pipeline.data.statistics import Statistics
 def statistics_table(statistics: Statistics) -> Table:
     """Returns one row per source: how much it holds and what its episodes earned."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("data", min_width=14, overflow="fold")
-    for heading in ("episodes", "steps", "return", "least, median, most", "ended, cut"):
+    table.add_column("data", min_width=10, overflow="fold")
+    for heading in ("episodes", "steps", "return", "least, median, most", "ended,cut"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in statistics.returns:
         places = entry.quantiles[0], entry.quantiles[len(entry.quantiles) // 2], entry.quantiles[-1]
@@ -20,7 +20,7 @@ def statistics_table(statistics: Statistics) -> Table:
             f"{entry.steps:,}",
             f"{_short(entry.mean)} ± {_short(entry.deviation)}",
             ", ".join(_short(number) for number in places),
-            f"{entry.terminations:,}, {entry.truncations:,}",
+            f"{entry.terminations:,},{entry.truncations:,}",
         )
     return table
 
