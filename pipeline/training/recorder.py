@@ -124,5 +124,6 @@ class Recorder:
         where = f"The last good checkpoint is {good}" if good else "There is no checkpoint yet"
         raise TrainingDivergedError(
             f"Training diverged at step {line['step']}: {reason}; expected a finite loss without jumps. {where}. "
-            "Lower training.learning_rate or training.gradient_clip, or raise training.spike_factor."
+            "If such a jump does no harm, raise training.spike_factor and run the same command again; else train under "
+            "another --name with a lower training.learning_rate or training.gradient_clip, which are fixed in this run."
         )

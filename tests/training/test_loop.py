@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_a_nan_stops_the_run_and_names_the_last_good_checkpoint(tmp_path: Path) 
     with pytest.raises(TrainingDivergedError, match=rf"at step 10: the loss is nan; .*last good checkpoint is {good}"):
         loop.run(windows, validation)
     assert last_checkpoint(task.checkpoints) == good
+
+
+def test_divergence_advises_what_this_run_may_still_change(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    loop, windows, validation = make_loop(task)
+    with torch.no_grad():
+        loop._step.model.head.weight[0, 0, 0] = torch.nan
+    with pytest.raises(TrainingDivergedError) as caught:
+        loop.run(windows, validation)
+    same_name, another_name = str(caught.value).split("; else train under another --name ")
+    fixed = task.training.identity().keys()
+    for advice, names in ((same_name, ["spike_factor"]), (another_name, ["learning_rate", "gradient_clip"])):
+        assert re.findall(r"training\.(\w+)", advice) == names
+        assert [name in fixed for name in names] == [advice is another_name] * len(names)
 
 
 def test_a_model_that_broke_since_the_last_line_is_not_saved(tmp_path: Path) -> None:
