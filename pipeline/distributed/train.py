@@ -40,6 +40,7 @@ from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens
+from pipeline.training.exclusive import exclusive
 from pipeline.training.initial import load_initial_weights
 from pipeline.training.metrics import last_line
 from pipeline.training.recorder import TrainingTask
@@ -55,7 +56,8 @@ def train(experiment: Experiment, run: RunFolder) -> None:
 
     Raises:
         ManifestError: There are no shards.
-        RunFolderError: The run's checkpoints were made by another configuration or from other shards.
+        RunFolderError: The run's checkpoints were made by another configuration or from other shards, or another
+            process trains this run.
         CheckpointError: The checkpoint to continue from is corrupt, or made for another layout.
         StorageError: The run's folder cannot be written, or is too full.
         TrainingDivergedError: The loss became NaN or jumped.
@@ -63,8 +65,11 @@ def train(experiment: Experiment, run: RunFolder) -> None:
     """
     task = make_task(experiment, run)
     schedule = make_schedule(task)
-    with Progress("train", schedule.total_steps, "steps") as progress:
-        done = _prepare(task, experiment, run)
+    model = TrajectoryTransformer(task.model, task.manifest.layout)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    require_room(run.checkpoints, checkpoint_room(parameters, task.training))
+    with exclusive(run.checkpoints), Progress("train", schedule.total_steps, "steps") as progress:
+        done = _prepare(task, model, experiment, run)
         if done >= schedule.total_steps:
             progress.finish(f"nothing to do: {_result(run)}")
             return
@@ -78,11 +83,8 @@ def train(experiment: Experiment, run: RunFolder) -> None:
         progress.finish(_result(run))
 
 
-def _prepare(task: TrainingTask, experiment: Experiment, run: RunFolder) -> int:
-    """Checks everything that can be checked before the first step, and returns the steps that are already done."""
-    model = TrajectoryTransformer(task.model, task.manifest.layout)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    require_room(run.checkpoints, checkpoint_room(parameters, task.training))
+def _prepare(task: TrainingTask, model: TrajectoryTransformer, experiment: Experiment, run: RunFolder) -> int:
+    """Checks what is there before the first step, and returns the steps that are already done."""
     last = last_checkpoint(run.checkpoints)
     if last is not None:
         require_same_tokens(last, task.manifest)

@@ -29,6 +29,7 @@ from pipeline.errors import (
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
+from pipeline.training.exclusive import exclusive
 from pipeline.training.metrics import read_metrics
 from pipeline.training.windows import ResidentWindows, share_of
 from pipeline.training.world import World
@@ -180,6 +181,14 @@ class TestWhatIsRefusedBeforeTheFirstStep:
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(CheckpointError, match=r"training\.pt is corrupt"):
             train(experiment, run)
+
+    def test_a_run_that_another_process_trains(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        run.checkpoints.mkdir()
+        told = pytest.raises(RunFolderError, match=rf"is written by the training of process {os.getpid()} on .*--name")
+        with exclusive(run.checkpoints), told:
+            train(experiment, run)
+        assert not (run.checkpoints / "_identity.yaml").exists()
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         experiment, run = make_run(tmp_path)

@@ -1,0 +1,65 @@
+"""Keeps two trainings from writing into one folder: a lock that ends with the process that holds it.
+
+The lock is advisory (`flock`) and the kernel's: whoever is killed leaves none behind. On a file system without locks
+nothing is held and nothing is said.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from pipeline.errors import RunFolderError
+
+_LOCK = ".lock"
+_WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process while the block runs.
+
+    Args:
+        folder: It exists. The file `.lock` in it says who holds it, and is empty while nobody does; it is never
+            removed, because a lock on a removed file keeps nobody out.
+
+    Raises:
+        RunFolderError: Another process holds it.
+    """
+    with (folder / _LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"{folder} is written by {_holder(file)}; expected one training at a time. "
+                "Wait for it or end it, or choose another --name."
+            ) from error
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                raise
+        _write(file, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _write(file: TextIO, holder: dict[str, object]) -> None:
+    file.truncate(0)  # what a killed process left; append mode then writes at the start
+    file.write(json.dumps(holder))
+    file.flush()
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        return f"the training of process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except ValueError:  # it has the lock, but has not written its name yet
+        return "another training"

@@ -1,0 +1,65 @@
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RunFolderError
+from pipeline.training.exclusive import exclusive
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.training.exclusive import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_training_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    held = rf"{tmp_path} is written by the training of process {os.getpid()} on {re.escape(socket.gethostname())} since"
+    told = pytest.raises(RunFolderError, match=held + r" .*; expected one training .*--name")
+    with exclusive(tmp_path), told, exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+def test_a_killed_training_holds_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunFolderError, match=f"process {other.pid} on"), exclusive(tmp_path):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait(30)
+    with exclusive(tmp_path):
+        assert f'"pid": {os.getpid()}' in (tmp_path / ".lock").read_text()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_nothing_is_said_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with exclusive(tmp_path), exclusive(tmp_path):
+        pass
+
+
+def test_who_has_not_written_its_name_yet_holds_it_all_the_same(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RunFolderError, match="is written by another training; expected"), exclusive(tmp_path):
+            pass
