@@ -6,6 +6,7 @@ alone, so the caller may hand episodes to any number of batches in any order.
 Shape letters: O observation_dim, A action_dim.
 """
 
+import logging
 import math
 import socket
 import time
@@ -24,6 +25,8 @@ from pipeline.records import EpisodeResult
 
 Environment: TypeAlias = gymnasium.Env[Any, Any]
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class EpisodeStart:
@@ -41,7 +44,7 @@ class EpisodeStart:
 
 
 class EpisodeRecorder(Protocol):
-    """Watches one episode, for a video or a trace."""
+    """Watches one episode, for a video or a trace; what goes wrong with it stays its own, so it must not raise."""
 
     def record(self, environment: Environment, decision: Decision, reward: float) -> None:
         """Takes note of one step, after the environment made it."""
@@ -164,7 +167,7 @@ class EpisodeBatch:
     def close(self) -> None:
         """Closes the environments of episodes that are still running; their results are not wanted any more."""
         for running in self._running.values():
-            running.environment.close()
+            _close(running)
         self._running.clear()
 
     def _begin(self, start: EpisodeStart) -> EpisodeResult | None:
@@ -177,7 +180,7 @@ class EpisodeBatch:
         self._running[slot] = running
         try:
             observation, _ = environment.reset(seed=start.seed)
-            running.observation = self._spaces.flatten_observation(observation)
+            running.observation = _finite("observation", self._spaces.flatten_observation(observation), step=0)
         except Exception as error:  # whatever an environment raises is this one episode's failure
             return self._finish(slot, error)
         finally:
@@ -191,23 +194,26 @@ class EpisodeBatch:
             running.predicted_return = decision.predicted_return
         try:
             action = self._spaces.environment_action(decision.action)
-            observation, reward, running.terminated, running.truncated, info = running.environment.step(action)
-            running.observation = self._spaces.flatten_observation(observation)
+            observation, given, terminated, truncated, info = running.environment.step(action)
+            step = len(running.rewards) + 1
+            running.observation = _finite("observation", self._spaces.flatten_observation(observation), step)
+            reward = float(_finite("reward", np.float64(given), step))
         except Exception as error:  # as in _begin
             return self._finish(slot, error)
-        running.rewards.append(float(reward))
+        running.rewards.append(reward)
+        running.terminated, running.truncated = terminated, truncated
         if "success" in info:
             running.success = bool(running.success or info["success"])
         if running.recorder:
-            running.recorder.record(running.environment, decision, float(reward))
+            running.recorder.record(running.environment, decision, reward)
         if running.terminated or running.truncated:
             return self._finish(slot, None)
-        self._policy.record(slot, decision.action, float(reward))
+        self._policy.record(slot, decision.action, reward)
         return None
 
     def _finish(self, slot: int, error: Exception | None) -> EpisodeResult:
         running = self._running.pop(slot)
-        running.environment.close()
+        _close(running)
         if running.recorder:
             running.recorder.close()
         rewards = np.asarray(running.rewards, dtype=np.float64)
@@ -230,3 +236,18 @@ class EpisodeBatch:
             error="" if error is None else f"{type(error).__name__}: {error}",
             discounted_return=float(rewards @ self._discount ** np.arange(len(rewards))),
         )
+
+
+def _finite(what: str, values: Any, step: int) -> Any:
+    """Returns `values`; raises ValueError if one is NaN or infinite, as MuJoCo gives after a diverged simulation."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"the {what} of step {step} is {values}; expected finite numbers")
+    return values
+
+
+def _close(running: _Running) -> None:
+    """Closes an episode's environment; one that cannot be closed, a viewer's window say, has its episode behind it."""
+    try:
+        running.environment.close()
+    except Exception as error:
+        _log.warning("episode %d: its environment raised when it was closed: %r", running.start.episode, error)

@@ -1,5 +1,6 @@
 """An environment that counts, so that a lost, doubled or reordered step shows."""
 
+import math
 import os
 import signal
 import time
@@ -23,6 +24,8 @@ class Counting(gymnasium.Env[Any, Any]):
         length: Longest episode.
         seconds: Time that a step takes.
         raise_at: Step at which episodes of an odd number raise, None for never.
+        not_finite: What episodes of an odd number return NaN for from their second step on, or "reset".
+        raise_on_close: Raise when closed after an episode.
         kill_once: File that does not exist; the first process that makes a third step creates it and ends itself.
         kill_number: Number of the episode that always ends its process at its second step.
         log: Folder that gets an empty file for each episode that is begun.
@@ -40,6 +43,8 @@ class Counting(gymnasium.Env[Any, Any]):
         length: int = 8,
         seconds: float = 0.0,
         raise_at: int | None = None,
+        not_finite: str | None = None,
+        raise_on_close: bool = False,
         kill_once: str | None = None,
         kill_number: int | None = None,
         log: str | None = None,
@@ -48,6 +53,8 @@ class Counting(gymnasium.Env[Any, Any]):
     ) -> None:
         self.render_mode = render_mode
         self._length, self._seconds, self._raise_at, self._success = length, seconds, raise_at, success
+        self._not_finite, self._raise_on_close = not_finite, raise_on_close
+        self._step, self._number = 0, 0
         self._kill_once, self._kill_number, self._log = kill_once, kill_number, log
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -71,13 +78,24 @@ class Counting(gymnasium.Env[Any, Any]):
             os.kill(os.getpid(), signal.SIGKILL)
         ended = self._step >= self._ends
         info = {"success": ended and self._number % 2 == 0} if self._success else {}
-        return self._observation(), float(action[0]) + self._step, ended, False, info
+        reward = math.nan if self._is_not_finite("reward") else float(action[0]) + self._step
+        return self._observation(), reward, ended, False, info
 
     def render(self) -> Any:
         return np.full((40, 80, 3), 10 * self._step, dtype=np.uint8)
 
+    def close(self) -> None:
+        if self._raise_on_close and self._step:
+            raise RuntimeError("the window is gone")
+
     def _observation(self) -> Any:
-        return np.array([self._step, self._number], dtype=np.float64)
+        first = math.nan if self._is_not_finite("observation") else self._step
+        return np.array([first, self._number], dtype=np.float64)
+
+    def _is_not_finite(self, what: str) -> bool:
+        if self._number % 2 == 0:
+            return False
+        return self._not_finite == (what if self._step >= 2 else "reset")
 
 
 gymnasium.register("Counting-v0", Counting, max_episode_steps=1000)

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.evaluation.methods import build_batch, method_recipe
 from pipeline.evaluation.results import TIMING_COLUMNS
 from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart
 from pipeline.planning.policies import Decision, RandomPolicy
 from pipeline.records import EpisodeResult
+from pipeline.run_folder import RunFolder
 from tests.evaluation.counting import ID, SPACES
+from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
 
 STARTS = [EpisodeStart(episode, seed=50 + episode) for episode in range(10)]
 
@@ -74,8 +78,9 @@ def test_a_finished_episode_makes_room_for_a_waiting_one_and_nobody_waits_for_it
     policy = Remembering(num_slots=2)
     batch(policy).run(STARTS, lambda _: None)
     assert sorted(seed for _, seed in policy.resets) == [start.seed for start in STARTS]
-    full = [len(shown) for shown in policy.shown]
-    assert full[: -full.count(1) or None] == [2] * (len(full) - full.count(1)), "a slot was free while episodes waited"
+    busy = [len(shown) for shown in policy.shown]
+    last = busy.index(1)  # the first call that shows one slot: nothing waits any more
+    assert set(busy[last:]) == {1}, "a slot was free while episodes waited"
 
 
 def test_the_policy_is_told_of_every_step_but_the_last_which_nothing_follows() -> None:
@@ -103,6 +108,35 @@ def test_an_environment_that_raises_is_one_failed_episode() -> None:
     assert [row for row in failing if not row["error"]] == [
         row for row, other in zip(plain, failing, strict=True) if not other["error"]
     ]
+
+
+@pytest.mark.parametrize("method", ["random", "trajectory_transformer"])
+@pytest.mark.parametrize(("what", "step"), [("reset", 0), ("observation", 2), ("reward", 2)])
+def test_an_environment_that_gives_nan_is_one_failed_episode(tmp_path: Path, method: Any, what: str, step: int) -> None:
+    kwargs = {"length": 50, "not_finite": what}
+    experiment = tiny_experiment(tmp_path, environment={"kwargs": kwargs})
+    checkpoint = write_tiny_checkpoint(RunFolder(tmp_path), experiment)
+    settings = (experiment.environment, experiment.planning, experiment.evaluation)
+    results: list[EpisodeResult] = []
+    build_batch(method_recipe(method, *settings, SPACES, checkpoint)).run(STARTS, results.extend)
+    failed = [result for result in results if result.error]
+    assert 0 < len(failed) < len(results) == len(STARTS)
+    named = "reward" if what == "reward" else "observation"
+    for result in failed:
+        assert re.fullmatch(
+            rf"ValueError: the {named} of step {step} is .*nan.*; expected finite numbers", result.error
+        )
+        assert (result.length, result.terminated) == (max(step - 1, 0), False)
+    assert np.isfinite([result.total_reward for result in results]).all()
+
+
+def test_an_environment_that_raises_when_closed_keeps_its_result(caplog: pytest.LogCaptureFixture) -> None:
+    assert run(2, STARTS[:3], raise_on_close=True) == run(2, STARTS[:3])
+    assert caplog.text.count("raised when it was closed: RuntimeError('the window is gone')") == 3
+    running = batch(RandomPolicy(SPACES, 2), length=100, raise_on_close=True)
+    running.advance(STARTS[:2], seconds=0.0)
+    running.close()
+    assert running.running == 0
 
 
 def test_advance_returns_after_its_time_and_goes_on_where_it_was() -> None:
