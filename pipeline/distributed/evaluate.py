@@ -15,6 +15,7 @@ from pipeline.evaluation.methods import MethodRecipe, check_environment, method_
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.evaluation.summary import build_summary, choose_reference, write_summary
+from pipeline.evaluation.video import was_filmed
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.records import EpisodeResult
@@ -118,9 +119,9 @@ def _run_missing(
 
 
 def _missing(recipe: MethodRecipe, store: EpisodeStore, config: EvaluationConfig) -> list[int]:
-    """Returns the episodes to run: those without a result, and those without a film that shall have one."""
+    """Returns the episodes to run: those without a result, and those that were not yet filmed but shall be."""
     films = range(min(recipe.videos, config.episodes))
-    unfilmed = {i for i in films if not video_path(Path(recipe.video_folder or ""), i).exists()}
+    unfilmed = {i for i in films if not was_filmed(video_path(Path(recipe.video_folder or ""), i))}
     return sorted(unfilmed.union(store.missing(config.episodes)))
 
 

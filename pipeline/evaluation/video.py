@@ -1,7 +1,7 @@
 """Films episodes: the environment's picture, and beside it the rewards so far and those that the plan promises.
 
-Frames go straight to an encoder process, so a long episode needs no memory. What cannot be filmed is said once and the
-episode goes on without a film.
+Frames go straight to an encoder process, so a long episode needs no memory. What cannot be filmed is said once, the
+episode goes on without a film, and a note takes the film's place, so that nobody tries again and again.
 """
 
 import logging
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from pipeline.configuration import write_text_atomically
 from pipeline.evaluation.rollout import Environment
 from pipeline.planning.policies import Decision
 
@@ -56,11 +57,21 @@ def choose_rendering_backend() -> str | None:
     return None
 
 
+def was_filmed(path: Path) -> bool:
+    """Returns whether a film is there, or the note that it could not be made."""
+    return path.exists() or _note(path).exists()
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".not-filmed.txt")
+
+
 class VideoRecorder:
     """Films one episode; an `EpisodeRecorder`.
 
     Args:
-        path: The film, .mp4; it appears when the episode has ended.
+        path: The film, .mp4; it appears when the episode has ended. Where it could not be made, a text with the reason
+            appears instead.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,31 +79,41 @@ class VideoRecorder:
         self._partial = path.with_name(f".{path.name}.partial")
         self._curve = RewardCurve()
         self._encoder: Generator[None, Any, None] | None = None
-        self._failed = False
+        self._failure = ""
 
     def record(self, environment: Environment, decision: Decision, reward: float) -> None:
         """Adds a frame."""
         self._curve.add(None if decision.plan is None else decision.plan.rewards, reward)
-        if self._failed:
+        if self._failure:
             return
         try:
-            picture = environment.render()
-        except Exception as error:  # drawing goes through drivers that raise anything; the episode itself is well
-            self._give_up(f"drawing failed ({type(error).__name__}: {error})")
-            return
+            self._add_frame(environment)
+        except Exception as error:  # drivers and encoders raise anything; the episode itself is well
+            # The encoder's own words go on for many lines, with its whole command.
+            self._failure = f"{type(error).__name__}: {error}".partition("\n")[0]
+
+    def close(self) -> None:
+        """Ends the film, or says why there is none."""
+        try:
+            if self._encoder is None:
+                self._failure = self._failure or "no step was made"
+            else:
+                self._encoder.close()
+            if not self._failure:
+                self._partial.replace(self._path)
+        except OSError as error:
+            self._failure = f"the encoder wrote nothing ({error})"
+        if self._failure:
+            self._give_up()
+
+    def _add_frame(self, environment: Environment) -> None:
+        picture = environment.render()
         if not isinstance(picture, np.ndarray):
-            self._give_up(f"the environment drew {type(picture).__name__} and not an array of pixels")
-            return
+            raise TypeError(f"the environment drew {type(picture).__name__} and not an array of pixels")
         if self._encoder is None:
             self._encoder = self._start(environment.metadata.get("render_fps") or 30)
         fitted = ImageOps.pad(Image.fromarray(picture), (SIDE, SIDE), color=_PAPER)
         self._encoder.send(np.concatenate([np.asarray(fitted), self._curve.draw()], axis=1))
-
-    def close(self) -> None:
-        """Ends the film."""
-        if self._encoder is not None:
-            self._encoder.close()
-            self._partial.replace(self._path)
 
     def _start(self, frames_per_second: float) -> Generator[None, Any, None]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,14 +123,18 @@ class VideoRecorder:
         encoder.send(None)
         return encoder
 
-    def _give_up(self, reason: str) -> None:
-        self._failed = True
-        _log.warning(
-            "%s is not filmed: %s. Without a display MuJoCo needs libegl1 and libegl-mesa0 (MUJOCO_GL=egl) or "
-            "libosmesa6 (MUJOCO_GL=osmesa), other environments what their error names. The evaluation goes on.",
-            self._path.name,
-            reason,
+    def _give_up(self) -> None:
+        told = (
+            f"{self._path.name} is not filmed: {self._failure}. Without a display MuJoCo needs libegl1 and "
+            "libegl-mesa0 (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa), other environments what their error names. "
+            f"The evaluation goes on; remove {_note(self._path)} to try again."
         )
+        _log.warning("%s", told)
+        try:
+            self._partial.unlink(missing_ok=True)
+            write_text_atomically(_note(self._path), told + "\n")
+        except OSError as error:  # a full disk, perhaps what ended the film too
+            _log.warning("%s cannot be written: %s", _note(self._path), error)
 
 
 class RewardCurve:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart
-from pipeline.evaluation.video import SIDE, RewardCurve, VideoRecorder, choose_rendering_backend
+from pipeline.evaluation.video import SIDE, RewardCurve, VideoRecorder, choose_rendering_backend, was_filmed
 from pipeline.planning.beam import Plan
 from pipeline.planning.policies import Decision, RandomPolicy
 from pipeline.records import EpisodeResult
@@ -54,8 +54,8 @@ def test_a_film_has_a_frame_for_each_step_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        (Broken(), r"drawing failed \(RuntimeError: no display\)"),
-        (Blank(), "the environment drew NoneType and not an array of pixels"),
+        (Broken(), "RuntimeError: no display"),
+        (Blank(), "TypeError: the environment drew NoneType and not an array of pixels"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_once_and_the_episode_goes_on(
@@ -68,7 +68,40 @@ def test_what_cannot_be_drawn_is_said_once_and_the_episode_goes_on(
     assert len(caplog.records) == 1
     assert "libegl1" in caplog.text
     assert re.search(f"episode.mp4 is not filmed: {reason}", caplog.text)
-    assert list(tmp_path.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["episode.not-filmed.txt"]
+    assert was_filmed(path), "the same command would try again for ever"
+
+
+def encoder(source: str, tmp_path: Path) -> str:
+    """An encoder program that does what the shell is told."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\n{source}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize("source", ["exit 1", "cat > /dev/null", None], ids=["dies", "writes nothing", "is missing"])
+def test_an_encoder_that_fails_costs_the_film_and_not_the_episode(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, source: str | None
+) -> None:
+    program = "/no/such/ffmpeg" if source is None else encoder(source, tmp_path)
+    monkeypatch.setattr(imageio_ffmpeg._io, "get_ffmpeg_exe", lambda: program)
+    path = tmp_path / "videos" / "episode.mp4"
+    result = filmed(path, Counting(length=15))
+    assert (result.error, result.length) == ("", filmed(tmp_path / "other.mp4", Blank(length=15)).length)
+    assert "episode.mp4 is not filmed: " in caplog.text
+    assert [entry.name for entry in path.parent.iterdir()] == ["episode.not-filmed.txt"]
+
+
+def test_an_episode_that_failed_at_its_start_is_not_filmed_again(tmp_path: Path) -> None:
+    path = tmp_path / "episode.mp4"
+    VideoRecorder(path).close()
+    assert was_filmed(path)
+    assert "no step was made" in (tmp_path / "episode.not-filmed.txt").read_text()
+
+
+def test_an_episode_that_nobody_tried_to_film_counts_as_not_filmed(tmp_path: Path) -> None:
+    assert not was_filmed(tmp_path / "episode.mp4")
 
 
 def blue(picture: Any) -> Any:
