@@ -46,10 +46,10 @@ def make_environment(config: EnvironmentConfig, **overrides: Any) -> gymnasium.E
     arguments = {**config.kwargs, **overrides}
     try:
         environment = gymnasium.make(config.id, max_episode_steps=config.max_episode_steps, **arguments)
-    except (gymnasium.error.Error, TypeError, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError, LookupError, AssertionError, OSError) as error:
         raise EnvironmentSetupError(
             f"environment.id is {config.id!r}; expected an environment that gymnasium.make can make with the arguments "
-            f"{arguments} ({error}). List them with gymnasium.pprint_registry()."
+            f"{arguments} ({type(error).__name__}: {error}). List them with gymnasium.pprint_registry()."
         ) from error
     for i, wrapper in enumerate(config.wrappers):
         environment = _wrapped(environment, wrapper, f"environment.wrappers[{i}]")

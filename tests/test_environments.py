@@ -1,3 +1,5 @@
+import re
+
 import gymnasium
 import pytest
 
@@ -35,6 +37,24 @@ def test_an_unknown_environment_is_refused() -> None:
 def test_an_argument_that_the_environment_does_not_take_is_refused() -> None:
     with pytest.raises(EnvironmentSetupError, match=r"with the arguments \{'mass': 3\}"):
         make_environment(EnvironmentConfig(id="Pendulum-v1", kwargs={"mass": 3}))
+
+
+RAISED = {"key": KeyError("maze"), "value": ValueError("no maze"), "file": FileNotFoundError("maze.xml")}
+
+
+class Refusing(gymnasium.Env):
+    def __init__(self, raises: str) -> None:
+        raise RAISED[raises]
+
+
+gymnasium.register("Refusing-v0", Refusing)
+
+
+@pytest.mark.parametrize("raises", RAISED)
+def test_an_argument_that_the_environment_s_constructor_raises_at_is_refused(raises: str) -> None:
+    error = re.escape(f"with the arguments {{'raises': {raises!r}}} ({type(RAISED[raises]).__name__}: ")
+    with pytest.raises(EnvironmentSetupError, match=error):
+        make_environment(EnvironmentConfig(id="Refusing-v0", kwargs={"raises": raises}))
 
 
 @pytest.mark.parametrize("name", ["Flatten", "no_such_module:Wrapper"])
