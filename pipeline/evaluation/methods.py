@@ -49,11 +49,12 @@ class MethodRecipe(Config):
 
     def identity(self) -> dict[str, Any]:
         """Returns what the episodes depend on; the model stands in it with its checksums, not with its path."""
-        environment = {"method": self.method, "environment": self.environment.identity()}
+        common = {"method": self.method, "environment": self.environment.identity()}
         if self.checkpoint is None:
-            return environment
+            # Of the planning, the discounted returns alone depend on something.
+            return {**common, "discount": self.planning.discount}
         return {
-            **environment,
+            **common,
             "planning": self.planning.identity(),
             "num_slots": self.num_slots,
             "device": self.device,

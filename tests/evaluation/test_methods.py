@@ -44,9 +44,11 @@ def test_a_planner_s_identity_has_its_model_s_content_but_not_its_place(tmp_path
     assert first.identity() != recipe(tmp_path / "first", seed=1).identity()
 
 
-def test_the_random_policy_s_identity_has_no_model(tmp_path: Path) -> None:
-    identity = recipe(tmp_path, "random").identity()
-    assert identity.keys() == {"method", "environment"}
+def test_the_random_policy_s_identity_has_no_model_but_the_discount_of_its_returns(tmp_path: Path) -> None:
+    random = recipe(tmp_path, "random")
+    assert random.identity().keys() == {"method", "environment", "discount"}
+    planning = random.planning.model_copy(update={"discount": 0.5})
+    assert random.model_copy(update={"planning": planning}).identity() != random.identity()
 
 
 def check(spaces: Any = SPACES, **environment: Any) -> None:
