@@ -67,7 +67,14 @@ class Progress:
         self._total = self._total if total is None else total
         # The rate counts from the first update: a resumed stage starts with work that it did not do.
         self._first = self._first or (now, done)
-        text = self._describe(done, now, facts)
+        self._show(self._describe(done, now, facts), done, now)
+
+    def wait(self, what: str) -> None:
+        """Shows what the stage waits for, and for how long; this time counts for no rate."""
+        now = time.monotonic()
+        self._show(f"{self._stage:<9} waiting for {what} · {_duration(now - self._started)}", 0.0, now)
+
+    def _show(self, text: str, done: float, now: float) -> None:
         if self._live:
             self._live.update(self._with_bar(text, done), refresh=True)
         elif now - self._printed >= max(1.0, (now - self._started) / 20):

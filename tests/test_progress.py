@@ -53,6 +53,21 @@ def test_the_rate_of_a_resumed_stage_leaves_out_what_was_there_before(clock: Clo
     assert "920/1,000 steps · 10/s · 8 s left" in stream.getvalue()
 
 
+def test_it_says_what_is_waited_for_which_counts_for_no_rate(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress("train", total=1000, unit="steps", stream=stream) as progress:
+        for clock.now in (5.0, 5.1, 65.0):
+            progress.wait("1 worker of 2 CPUs, 0 GPUs")
+        progress.update(0)
+        clock.now = 75.0
+        progress.update(100)
+    assert stream.getvalue().splitlines() == [
+        "train     waiting for 1 worker of 2 CPUs, 0 GPUs · 5 s",
+        "train     waiting for 1 worker of 2 CPUs, 0 GPUs · 1 min 05 s",
+        "train     100/1,000 steps · 10/s · 1 min 30 s left",
+    ]
+
+
 def test_facts_are_printed_as_they_are_whatever_brackets_they_hold() -> None:
     stream = io.StringIO()
     with Progress("evaluate", stream=stream) as progress:

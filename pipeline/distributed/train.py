@@ -24,6 +24,7 @@ import ray.train.torch
 from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest
 from pipeline.distributed import termination
+from pipeline.distributed.placement import StartLimit
 from pipeline.distributed.train_worker import (
     Ending,
     is_resident,
@@ -34,7 +35,7 @@ from pipeline.distributed.train_worker import (
     train_worker,
 )
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, PipelineError
 from pipeline.experiment import Experiment
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.progress import Progress
@@ -47,6 +48,8 @@ from pipeline.training.recorder import TrainingTask
 from pipeline.training.storage import checkpoint_room, require_room
 
 POLL_SECONDS = 0.25
+QUIET_SECONDS = 10.0
+"""A start of the workers that takes no longer needs no words."""
 
 
 def train(experiment: Experiment, run: RunFolder) -> None:
@@ -151,10 +154,15 @@ class _Fit:
                 name=f"fit-{time.time_ns()}",
                 storage_path=str(run.root / "ray"),
                 failure_config=ray.train.FailureConfig(max_failures=experiment.training.max_failures),
-                callbacks=[termination.HandledInWorkers()],
-                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+                callbacks=[
+                    termination.HandledInWorkers(),
+                    StartLimit(resources, experiment.training.start_timeout_s),
+                ],
+                # As ERROR the controller prints a traceback for each minute without room; what ends the run is raised.
+                logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
             ),
         )
+        self._resources = resources
         self._max_failures = experiment.training.max_failures
         self._result: ray.train.Result | None = None
         self._error: BaseException | None = None
@@ -169,14 +177,17 @@ class _Fit:
     def wait(self, progress: Progress, run: RunFolder) -> Ending:
         """Shows progress until the workers have ended."""
         self._thread.start()
-        shown = None
+        started, shown = time.monotonic(), last_line(run.metrics)
+        came = False
         with _orderly_signals(run) as received:
             while self._thread.is_alive():
                 self._thread.join(POLL_SECONDS)
                 line = last_line(run.metrics)
                 if line is not None and line != shown:
                     _show(progress, line)
-                    shown = line
+                    shown, came = line, True
+                elif not came and time.monotonic() - started > QUIET_SECONDS:
+                    progress.wait(f"the first steps of {self._resources}")
         if self._error is not None:
             told = explained(self._error, self._max_failures, last_checkpoint(run.checkpoints))
             raise told from (None if told is self._error else self._error)
@@ -191,13 +202,15 @@ class _Fit:
 
 
 def explained(error: BaseException, max_failures: int, last: Path | None) -> BaseException:
-    """Returns the error to raise: in words where workers were lost, the given one where it is a defect of ours.
+    """Returns the error to raise: in words where workers were lost or not placed, the given one where it is a defect.
 
     Args:
         error: What `fit` raised.
         max_failures: As configured.
         last: The newest checkpoint.
     """
+    if isinstance(error, ray.train.ControllerError):
+        return error.controller_failure if isinstance(error.controller_failure, PipelineError) else error
     failures = getattr(error, "worker_failures", {}).values()
     lost = [failure.health_check_failure for failure in failures if hasattr(failure, "health_check_failure")]
     if not isinstance(error, ray.train.TrainingFailedError) or len(lost) < len(failures):

@@ -21,6 +21,14 @@ class WorkerResources:
     cpus: float
     gpus: float
 
+    def __str__(self) -> str:
+        """Words for people, for example `2 workers of 4 CPUs, 1 GPUs each`."""
+        size = f"{self.cpus:g} CPUs, {self.gpus:g} GPUs"
+        if self.num_workers == 1:
+            return f"1 worker of {size}"
+        workers = self.num_workers if isinstance(self.num_workers, int) else "{} to {}".format(*self.num_workers)
+        return f"{workers} workers of {size} each"
+
     @property
     def of_one_worker(self) -> dict[str, float]:
         """Ray's names and amounts."""

@@ -79,6 +79,12 @@ class TrainingConfig(Config):
         description="GPUs of a worker; null takes 1 where the cluster has one for each worker, else 0.",
         json_schema_extra=VOLATILE,
     )
+    start_timeout_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds that the cluster has to make room for the workers, before the job gives up.",
+        json_schema_extra=VOLATILE,
+    )
     max_failures: int = Field(
         3, ge=0, description="Restarts after lost workers before the job gives up.", json_schema_extra=VOLATILE
     )

@@ -1,15 +1,18 @@
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 import yaml
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+import pipeline.distributed.train
 import pipeline.training.loop
 from pipeline.configuration import claim_folder
 from pipeline.data.config import DataConfig
@@ -90,6 +93,23 @@ class TestTraining:
         experiment, run = make_run(tmp_path, cpus_per_worker=64)
         with pytest.raises(ClusterError, match=r"needs 64 CPUs, but this machine has \d+; .*training\.cpus_per_worker"):
             train(experiment, run)
+
+    def test_workers_that_the_cluster_never_places_are_given_up(
+        self, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A cluster may grow, so its size is no reason to refuse; this one stays as it is."""
+        monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
+        monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
+        experiment, run = make_run(tmp_path, cpus_per_worker=64, start_timeout_s=1.5)
+        with pytest.raises(
+            ClusterError, match=r"no room for 1 worker of 64 CPUs, 0 GPUs within .*start_timeout_s, 1.5 s"
+        ):
+            train(experiment, run)
+        output = capsys.readouterr()
+        assert "waiting for the first steps of 1 worker of 64 CPUs, 0 GPUs" in output.out
+        assert "Traceback" not in output.out + output.err
+        assert not [thread for thread in threading.enumerate() if thread.name == "fit"]
 
     def test_two_workers_learn_the_same_as_one(self, tmp_path: Path) -> None:
         """Without dropout the same global batches give the same sums, added up in another order."""

@@ -27,6 +27,18 @@ def test_the_cluster_is_shared_out(
     assert worker_resources(config, cluster, can_grow=False, streams=streams) == expected
 
 
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [
+        (1, "1 worker of 2 CPUs, 0.5 GPUs"),
+        (3, "3 workers of 2 CPUs, 0.5 GPUs each"),
+        ((1, 4), "1 to 4 workers of 2 CPUs, 0.5 GPUs each"),
+    ],
+)
+def test_workers_are_told_in_words(workers: int | tuple[int, int], words: str) -> None:
+    assert str(WorkerResources(workers, 2.0, 0.5)) == words
+
+
 def test_what_does_not_fit_is_refused_where_nothing_can_grow() -> None:
     config = TrainingConfig(cpus_per_worker=2, num_workers=2)
     with pytest.raises(ClusterError, match=r"needs 4 CPUs, but this machine has 2; .*training\.cpus_per_worker"):
