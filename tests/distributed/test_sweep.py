@@ -51,7 +51,8 @@ def test_a_grid_is_tried_once_and_its_table_is_that_of_the_episodes(
     rows = read_table(run.sweep)
     assert sorted(tuple(row.settings.values()) for row in rows) == [(2, 1), (2, 2), (4, 1), (4, 2)]
     assert begun(tmp_path) == 16
-    assert len(capfd.readouterr().out.splitlines()) < 15, "Ray Tune prints again"
+    others = [line for line in capfd.readouterr().out.splitlines() if not line.startswith("sweep ")]
+    assert len(others) < 10, "Ray Tune prints again"
     for row in rows:
         store = EpisodeStore(run.sweep / row.key)
         assert row.mean_return == store.frame()["total_reward"].mean()
@@ -98,8 +99,9 @@ def test_a_killed_sweep_goes_on_with_more_episodes_and_repeats_none(ray_session:
     process = start_job("sweep", "--config", str(config), log=log)
     wait_for(lambda: kept_episodes(run) >= 2 or process.poll() is not None, "two episodes", log)
     assert process.poll() is None, log.read_text()
-    # Trials write their own episodes, and outlive their driver by some seconds.
-    trials = descendants(process.pid, "ray::")
+    # Trials write their own episodes, and outlive their driver by 2 seconds (Ray's agents, which write none, by 60).
+    trials = descendants(process.pid, "ray::ResourceTrainable")
+    assert trials
     process.kill()
     process.wait(timeout=30)
     wait_for(lambda: not any(map(is_alive, trials)), "the end of its trials", log)
