@@ -188,12 +188,13 @@ class _Fit:
                     shown, came = line, True
                 elif not came and time.monotonic() - started > QUIET_SECONDS:
                     progress.wait(f"the first steps of {self._resources}")
+        # Ray's own record of the run, in which nothing is; with those that killed drivers left.
+        if (run.root / "ray").exists():
+            shutil.rmtree(run.root / "ray")
         if self._error is not None:
             told = explained(self._error, self._max_failures, last_checkpoint(run.checkpoints))
             raise told from (None if told is self._error else self._error)
         assert self._result is not None
-        # Ray's own record of the run, in which nothing is.
-        shutil.rmtree(run.root / "ray")
         if received:
             signal.raise_signal(received[0])
         ending = self._result.return_value
