@@ -14,6 +14,9 @@ VOLATILE: JsonDict = {"volatile": True}
 """Mark for fields that change how a stage runs, not what it makes (workers, cores, how many episodes)."""
 
 
+_IDENTITY = "_identity.yaml"
+
+
 class Config(BaseModel):
     """Base of all configurations: unknown keys are refused, values are validated, instances never change."""
 
@@ -57,8 +60,9 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
         RunFolderError: The folder was made from another configuration (the message lists every differing field), or
             holds files of which nobody knows what made them.
     """
-    path = folder / "_identity.yaml"
-    if not path.exists():
+    path = folder / _IDENTITY
+    claimed = claimed_identity(folder)
+    if claimed is None:
         strangers = sorted(found.name for found in folder.glob("[!_.]*"))
         if strangers:
             raise RunFolderError(
@@ -67,7 +71,13 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
             )
         write_text_atomically(path, yaml.safe_dump(identity, sort_keys=False))
         return
-    require_same(folder, yaml.safe_load(path.read_text()), identity, what)
+    require_same(folder, claimed, identity, what)
+
+
+def claimed_identity(folder: Path) -> dict[str, Any] | None:
+    """Returns what `folder` was made from, None where nobody claimed it."""
+    path = folder / _IDENTITY
+    return dict(yaml.safe_load(path.read_text())) if path.exists() else None
 
 
 def require_same(folder: object, claimed: dict[str, Any], identity: dict[str, Any], what: str) -> None:

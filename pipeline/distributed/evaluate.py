@@ -4,6 +4,7 @@ import math
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from pipeline.training.checkpoint import MANIFEST, best_checkpoint, verify
 def evaluate(experiment: Experiment, run: RunFolder) -> None:
     """Runs the missing episodes of every method, then writes `summary.json` and prints the table.
 
+    Methods that were evaluated before, and are not asked for now, stay in both as far as they can be compared.
+
     An episode's result depends on checkpoint, configuration and its seed alone; each is written when it ends, so the
     stage can be stopped at any time and called again. More episodes than before extend the result.
 
@@ -42,14 +45,18 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     manifest = load_manifest(experiment, run, checkpoint)
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
     recipes = {method: _recipe(method, experiment, run, manifest, checkpoint) for method in config.methods}
-    stores = {method: EpisodeStore(run.episodes(method)) for method in config.methods}
+    stores = {method: EpisodeStore(run.episodes(method)) for method in recipes}
     check_environment(experiment.environment, manifest.spaces)
-    for method, recipe in recipes.items():
-        identity = {"seed": experiment.seed, "cpus": config.cpus_per_actor, **recipe.identity()}
+    identities = {method: _identity(experiment, recipe) for method, recipe in recipes.items()}
+    for method, identity in identities.items():
         claim_folder(stores[method].folder, identity, f"episodes of {method}")
     with Progress("evaluate", config.episodes * len(recipes), "episodes") as progress:
         _run_missing(experiment, recipes, stores, progress)
         progress.finish(f"{config.episodes} episodes of each of {len(recipes)} methods in {run.summary.parent}")
+    for method in get_args(MethodName):
+        other = EpisodeStore(run.episodes(method))
+        if method not in stores and other.stands_beside(identities.values(), config.episodes):
+            stores[method] = other
     results = {str(method): store.read(config.episodes) for method, store in stores.items()}
     summary = build_summary(results, manifest, experiment.environment.id, reference)
     write_summary(run.summary, summary)
@@ -86,6 +93,10 @@ def episode_starts(root_seed: int, purpose: str, episodes: list[int]) -> list[Ep
     All methods get the same seeds: compared on the same initial states, they differ by what they do.
     """
     return [EpisodeStart(episode, derived_seed(root_seed, purpose, episode)) for episode in episodes]
+
+
+def _identity(experiment: Experiment, recipe: MethodRecipe) -> dict[str, Any]:
+    return {"seed": experiment.seed, "cpus": experiment.evaluation.cpus_per_actor, **recipe.identity()}
 
 
 def _recipe(

@@ -6,14 +6,16 @@ DuckDB or pyarrow.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
+from pipeline.configuration import claimed_identity
 from pipeline.errors import StorageError
 from pipeline.records import EpisodeResult
 
@@ -41,6 +43,10 @@ SCHEMA = pa.schema(
 
 TIMING_COLUMNS = ("decision_ms_median", "decision_ms_p99", "attempts", "host")
 """Columns that tell how a run went; all others are bit-equal whatever the cluster and whatever was lost."""
+
+
+_COMPARED = ("environment", "seed", "model")
+"""Parts of a method's identity that are the same for all methods of one table."""
 
 
 class EpisodeStore:
@@ -85,6 +91,22 @@ class EpisodeStore:
             StorageError: A file is not readable as Parquet.
         """
         return pd.DataFrame(self._table().to_pandas())
+
+    def stands_beside(self, identities: Iterable[Mapping[str, Any]], episodes: int) -> bool:
+        """Returns whether this method's episodes can be compared with those of other methods.
+
+        They have the same environment, root seed and, where both have one, model, and at least one of the first
+        `episodes` ended.
+
+        Args:
+            identities: What the other methods' folders were claimed with.
+            episodes: How many are compared.
+        """
+        own = claimed_identity(self.folder)
+        if own is None or all(result.error for result in self.read(episodes)):
+            return False
+        shared = [(name, other) for other in identities for name in _COMPARED if name in own and name in other]
+        return all(own[name] == other[name] for name, other in shared)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("episode-*.parquet"))

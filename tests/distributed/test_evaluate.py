@@ -90,6 +90,13 @@ def test_more_episodes_extend_the_result_and_nothing_is_run_twice(
     assert json.loads(run.summary.read_text())["methods"]["random"]["episodes"] == 3
 
 
+def test_evaluating_one_method_alone_keeps_the_others_in_the_summary(undisturbed: RunFolder) -> None:
+    before = json.loads(undisturbed.summary.read_text())
+    alone = {"methods": ["trajectory_transformer"]}
+    evaluate(tiny_experiment(undisturbed.root.parent, evaluation=alone), undisturbed)
+    assert json.loads(undisturbed.summary.read_text()) == before
+
+
 def test_episodes_of_another_model_or_planner_are_never_mixed(undisturbed: RunFolder, tmp_path: Path) -> None:
     runs = undisturbed.root.parent
     with pytest.raises(

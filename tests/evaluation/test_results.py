@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -61,3 +62,35 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, make_result: Make) -
         StorageError, match=r"holds a file that is not readable.*expected a Parquet file of one episode"
     ):
         store.read()
+
+
+HOPPER = {"environment": {"id": "Hopper-v5"}, "seed": 0}
+PLANNER = {**HOPPER, "method": "trajectory_transformer", "model": {"model.safetensors": "abc"}}
+
+
+@pytest.mark.parametrize(
+    ("other", "stands"),
+    [
+        ({**HOPPER, "method": "random"}, True),
+        ({**PLANNER, "method": "behaviour_cloning"}, True),
+        ({**PLANNER, "model": {"model.safetensors": "def"}}, False),
+        ({**HOPPER, "seed": 1}, False),
+        ({**HOPPER, "environment": {"id": "Walker2d-v5"}}, False),
+    ],
+)
+def test_episodes_stand_beside_those_of_the_same_environment_seeds_and_model(
+    tmp_path: Path, make_result: Make, other: dict[str, Any], stands: bool
+) -> None:
+    claim_folder(tmp_path, PLANNER, "episodes")
+    store = EpisodeStore(tmp_path)
+    assert not store.stands_beside([other], episodes=2), "there are no episodes yet"
+    store.add([make_result(0, 1.0, error="RuntimeError: no")])
+    assert not store.stands_beside([other], episodes=2), "no episode ended"
+    store.add([make_result(1, 1.0)])
+    assert not store.stands_beside([other], episodes=1), "the episode that ended is not asked for"
+    assert store.stands_beside([other], episodes=2) == stands
+    assert store.stands_beside([{**HOPPER, "method": "random"}, other], episodes=2) == stands
+
+
+def test_a_method_that_was_never_evaluated_stands_beside_none(tmp_path: Path) -> None:
+    assert not EpisodeStore(tmp_path / "absent").stands_beside([HOPPER], episodes=2)
