@@ -1,6 +1,7 @@
 """The evaluate stage: a pool of Ray actors runs the episodes of every method that are not there yet."""
 
 import math
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest, read_manifest
-from pipeline.distributed.pool import PoolFacts, RolloutPool, fitting_actors
+from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
 from pipeline.evaluation.config import EvaluationConfig, MethodName
 from pipeline.evaluation.methods import MethodRecipe, check_environment, method_recipe, video_path
 from pipeline.evaluation.results import EpisodeStore
@@ -119,7 +120,8 @@ def _run_missing(
     missing = {method: _missing(recipe, stores[method], config) for method, recipe in recipes.items()}
     if not any(missing.values()):
         return
-    with RolloutPool(config, _useful_actors(config, missing)) as pool:
+    useful = math.ceil(max(map(len, missing.values())) / config.batch_size)
+    with RolloutPool(config, wanted_actors(config, useful, can_grow="RAY_ADDRESS" in os.environ)) as pool:
         shown = _Shown(progress, sum(config.episodes - len(episodes) for episodes in missing.values()))
         for method, episodes in missing.items():
             store = stores[method]
@@ -134,12 +136,6 @@ def _missing(recipe: MethodRecipe, store: EpisodeStore, config: EvaluationConfig
     films = range(min(recipe.videos, config.episodes))
     unfilmed = {i for i in films if not was_filmed(video_path(Path(recipe.video_folder or ""), i))}
     return sorted(unfilmed.union(store.missing(config.episodes)))
-
-
-def _useful_actors(config: EvaluationConfig, missing: dict[MethodName, list[int]]) -> int:
-    """Returns how many actors find room and get something to do."""
-    most = max(len(episodes) for episodes in missing.values())
-    return min(fitting_actors(config), math.ceil(most / config.batch_size))
 
 
 class _Shown:

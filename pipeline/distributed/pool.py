@@ -229,12 +229,7 @@ class RolloutPool:
                 self._lose(member, facts, f"no answer for evaluation.call_timeout_s {self._config.call_timeout_s}")
         nobody = not any(member.answered for member in self._members)
         if nobody and now - self._answered_at > self._config.start_timeout_s:
-            raise EvaluationError(
-                f"no actor has started within evaluation.start_timeout_s {self._config.start_timeout_s:g}; expected "
-                f"room for {self._config.cpus_per_actor} CPUs and {self._config.gpus_per_actor:g} GPUs. The cluster "
-                f"has {ray.cluster_resources()}, free are {ray.available_resources()}. Lower "
-                "evaluation.cpus_per_actor or evaluation.gpus_per_actor, or wait for the cluster's other work."
-            )
+            raise no_room(self._config)
 
     def _report_failed(self) -> None:
         if self._failed:
@@ -247,12 +242,31 @@ class RolloutPool:
             )
 
 
-def fitting_actors(config: EvaluationConfig) -> int:
-    """Returns `evaluation.num_actors`, or as many actors as the running cluster has room for, at least one."""
+def no_room(config: EvaluationConfig) -> EvaluationError:
+    """Returns the error of actors that did not start in time."""
+    return EvaluationError(
+        f"no actor has started within evaluation.start_timeout_s {config.start_timeout_s:g}; expected room for "
+        f"{config.cpus_per_actor} CPUs and {config.gpus_per_actor:g} GPUs. The cluster has {ray.cluster_resources()}, "
+        f"free are {ray.available_resources()}. Lower evaluation.cpus_per_actor or evaluation.gpus_per_actor, or wait "
+        "for the cluster's other work."
+    )
+
+
+def wanted_actors(config: EvaluationConfig, useful: int, can_grow: bool) -> int:
+    """Returns how many actors to start, at least one.
+
+    Args:
+        config: Resources of an actor; `evaluation.num_actors`, where it is set, decides alone.
+        useful: How many get something to do, at least 1.
+        can_grow: The cluster may start nodes. It does so for actors that find no room, so all that are useful are
+            wanted, however small the cluster is now.
+    """
     if config.num_actors is not None:
-        return config.num_actors
+        return min(config.num_actors, useful)
+    if can_grow:
+        return useful
     resources = ray.cluster_resources()
     room = int(resources.get("CPU", 0) // config.cpus_per_actor)
     if config.gpus_per_actor:
         room = min(room, int(resources.get("GPU", 0) / config.gpus_per_actor))
-    return max(1, room)
+    return max(1, min(room, useful))

@@ -1,5 +1,6 @@
 """The sweep stage: tries planning settings on the same episodes and chooses one."""
 
+import os
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,7 @@ import yaml
 
 from pipeline.configuration import claim_folder, write_text_atomically
 from pipeline.distributed.evaluate import checkpoint_folder, load_manifest
-from pipeline.distributed.pool import fitting_actors
+from pipeline.distributed.pool import wanted_actors
 from pipeline.distributed.trials import TrialPlan, run_trials, tried_settings
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import SweepConfig
@@ -100,16 +101,18 @@ def _run(experiment: Experiment, run: RunFolder, recipe: MethodRecipe, progress:
         folder=run.sweep,
         seed=experiment.seed,
         report_every=(config.report_every or evaluation.batch_size) if config.early_stopping else config.episodes,
-        cpus=evaluation.cpus_per_actor,
-        gpus=evaluation.gpus_per_actor,
-        max_attempts=evaluation.max_attempts,
+        evaluation=evaluation,
     )
 
     def show() -> None:
         settings, episodes = len(tried_settings(run.sweep)), len(list(run.sweep.glob("*/episode-*.parquet")))
         progress.update(episodes, settings=settings)
 
-    return run_trials(plan, fitting_actors(evaluation), show)
+    # Optuna learns from trials that ended: asked for all of them at once, it would draw at random.
+    learns = config.search == "optuna"
+    useful = config.samples if learns else len(listed_settings(config, experiment.seed))
+    can_grow = "RAY_ADDRESS" in os.environ and not learns
+    return run_trials(plan, wanted_actors(evaluation, useful, can_grow), show)
 
 
 def _write_results(experiment: Experiment, run: RunFolder, checkpoint: str) -> list[SweepRow]:

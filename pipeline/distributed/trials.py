@@ -21,8 +21,9 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from pipeline.configuration import write_text_atomically
 from pipeline.distributed.evaluate import episode_starts
+from pipeline.distributed.pool import no_room
 from pipeline.errors import ConfigError
-from pipeline.evaluation.config import RangeConfig, SweepConfig
+from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.sweep import Setting, applied, listed_settings, setting_key, sweep_table
@@ -58,9 +59,7 @@ class TrialPlan:
         folder: Absolute; gets one folder for each setting.
         seed: Root seed of the experiment.
         report_every: Episodes between two reports.
-        cpus: CPUs and torch threads of a trial.
-        gpus: GPUs of a trial.
-        max_attempts: Starts of a trial before it counts as failed.
+        evaluation: Resources of a trial, its attempts, and how long to wait for the first one.
     """
 
     recipe: MethodRecipe
@@ -68,9 +67,7 @@ class TrialPlan:
     folder: Path
     seed: int
     report_every: int
-    cpus: int
-    gpus: float
-    max_attempts: int
+    evaluation: EvaluationConfig
 
 
 class SettingTrial(tune.Trainable):  # type: ignore[misc]
@@ -78,7 +75,7 @@ class SettingTrial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
         """Begins in a new process."""
-        torch.set_num_threads(plan.cpus)
+        torch.set_num_threads(plan.evaluation.cpus_per_actor)
         self._plan = plan
         self.reset_config(config)
 
@@ -125,6 +122,9 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
 
     Returns:
         What each failed trial raised at its last attempt.
+
+    Raises:
+        EvaluationError: No trial found room in time.
     """
     os.environ.update(_SWITCHES)
     # Of failed trials the caller tells; of reports that nobody kept there is nothing to tell.
@@ -133,7 +133,9 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(SettingTrial, plan=plan),
-            tune.PlacementGroupFactory([{"CPU": float(plan.cpus), "GPU": plan.gpus}]),
+            tune.PlacementGroupFactory(
+                [{"CPU": float(plan.evaluation.cpus_per_actor), "GPU": plan.evaluation.gpus_per_actor}]
+            ),
         ),
         param_space=space,
         tune_config=tune.TuneConfig(
@@ -147,9 +149,9 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
         run_config=tune.RunConfig(
             name=_TUNE_FOLDER,
             storage_path=str(plan.folder),
-            failure_config=tune.FailureConfig(max_failures=plan.max_attempts - 1),
+            failure_config=tune.FailureConfig(max_failures=plan.evaluation.max_attempts - 1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_Ticker(on_tick)],
+            callbacks=[_Ticker(on_tick, plan.evaluation)],
             verbose=0,
         ),
     )
@@ -202,16 +204,22 @@ def _domain(values: Sequence[Any] | RangeConfig) -> Any:
 
 
 class _Ticker(tune.Callback):  # type: ignore[misc]
-    """Calls back about once a second while Tune runs."""
+    """Calls back about once a second while Tune runs, and ends a wait for room that Tune itself never ends."""
 
-    def __init__(self, on_tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_tick: Callable[[], None], evaluation: EvaluationConfig) -> None:
         self._on_tick, self._ticked = on_tick, 0.0
+        self._evaluation, self._worked_at = evaluation, time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002 (Tune passes them)
-        if time.monotonic() - self._ticked >= 1:
+        now = time.monotonic()
+        if any(trial.status != "PENDING" for trial in trials if not trial.is_finished()):
+            self._worked_at = now
+        if now - self._worked_at > self._evaluation.start_timeout_s:
+            raise no_room(self._evaluation)
+        if now - self._ticked >= 1:
             self._on_tick()
-            self._ticked = time.monotonic()
+            self._ticked = now
 
-    def __reduce__(self) -> tuple[type["_Ticker"], tuple[()]]:
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         # Tune pickles its callbacks into a snapshot that nobody reads; a terminal's progress line cannot be pickled.
-        return (_Ticker, ())
+        return (tune.Callback, ())

@@ -40,7 +40,11 @@ class EvaluationConfig(Config):
         0, ge=0, description="Episodes of each planning method that are filmed.", json_schema_extra=VOLATILE
     )
     num_actors: int | None = Field(
-        None, ge=1, description="Ray actors; null fills the cluster.", json_schema_extra=VOLATILE
+        None,
+        ge=1,
+        description="Ray actors, at most; null fills the machine, and asks a cluster (RAY_ADDRESS) for as many as get "
+        "something to do, so that it grows.",
+        json_schema_extra=VOLATILE,
     )
     cpus_per_actor: int = Field(1, ge=1, description="CPUs and torch threads of an actor.")
     gpus_per_actor: float = Field(0.0, ge=0, description="GPUs of an actor; fractions share one.")
@@ -48,7 +52,7 @@ class EvaluationConfig(Config):
         3, ge=1, description="Starts of an episode before a lost actor is given up on.", json_schema_extra=VOLATILE
     )
     start_timeout_s: float = Field(
-        600.0, gt=0, description="Seconds to wait for the first actor to start.", json_schema_extra=VOLATILE
+        600.0, gt=0, description="Seconds to wait for the first actor or trial to start.", json_schema_extra=VOLATILE
     )
     call_timeout_s: float = Field(
         600.0,

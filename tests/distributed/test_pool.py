@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.distributed.pool import PoolFacts, RolloutPool, fitting_actors
+from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import EnvironmentSetupError, EvaluationError
 from pipeline.evaluation.config import EvaluationConfig
@@ -115,10 +115,21 @@ def test_a_pool_goes_on_with_another_recipe(ray_session: None) -> None:
     assert facts_of(second) == undisturbed(STARTS, num_slots=2, length=20)
 
 
-def test_actors_never_have_more_cpus_than_the_cluster(ray_session: None) -> None:
-    assert fitting_actors(EvaluationConfig()) == 2
-    assert fitting_actors(EvaluationConfig(cpus_per_actor=2)) == 1
-    assert fitting_actors(EvaluationConfig(num_actors=5)) == 5
+def test_actors_never_have_more_cpus_than_the_machine(ray_session: None) -> None:
+    assert wanted_actors(EvaluationConfig(), useful=9, can_grow=False) == 2
+    assert wanted_actors(EvaluationConfig(cpus_per_actor=2), useful=9, can_grow=False) == 1
+    assert wanted_actors(EvaluationConfig(gpus_per_actor=0.5), useful=9, can_grow=False) == 1
+    assert wanted_actors(EvaluationConfig(), useful=1, can_grow=False) == 1
+
+
+def test_a_cluster_that_grows_is_asked_for_all_actors_that_get_something_to_do() -> None:
+    assert wanted_actors(EvaluationConfig(), useful=9, can_grow=True) == 9
+
+
+@pytest.mark.parametrize("can_grow", [False, True])
+def test_the_configured_number_of_actors_is_the_most(can_grow: bool) -> None:
+    assert wanted_actors(EvaluationConfig(num_actors=5), useful=9, can_grow=can_grow) == 5
+    assert wanted_actors(EvaluationConfig(num_actors=5), useful=3, can_grow=can_grow) == 3
 
 
 @pytest.mark.cluster

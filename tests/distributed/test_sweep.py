@@ -39,7 +39,7 @@ def is_alive(pid: int) -> bool:
 
 
 def begun(tmp_path: Path) -> int:
-    return len(list((tmp_path / "log").iterdir()))
+    return len(list((tmp_path / "log").glob("*")))
 
 
 @pytest.mark.slow
@@ -110,6 +110,13 @@ def test_a_killed_sweep_goes_on_with_more_episodes_and_repeats_none(ray_session:
     sweep(experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"episodes": 3})}), run)
     assert begun(tmp_path) == begun_before + 4 * 3 - kept
     assert [row.episodes for row in read_table(run.sweep)] == [3, 3, 3, 3]
+
+
+def test_a_sweep_that_finds_no_room_says_so(ray_session: None, tmp_path: Path) -> None:
+    experiment, run = made(tmp_path, evaluation={"cpus_per_actor": 64, "start_timeout_s": 1.0})
+    with pytest.raises(EvaluationError, match=r"no actor has started within .* 1; expected room for 64 CPUs"):
+        sweep(experiment, run)
+    assert begun(tmp_path) == 0
 
 
 @pytest.mark.slow
