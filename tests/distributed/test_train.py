@@ -271,19 +271,24 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path: 
         before = saved()
         wait_for(lambda: saved() > before + 30, f"the training goes on from step {before}", log)
 
+    def kill(ending: signal.Signals, driver: bool = False) -> None:
+        """Ends worker or driver, and waits for the worker: one that outlives its driver still writes for a moment."""
+        (worker,) = descendants(job.pid, "ray::RayTrainWorker")
+        os.kill(job.pid if driver else worker, ending)
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", log)
+
     job = start()
     try:
         for ending in (signal.SIGKILL, signal.SIGTERM):
             goes_on()
-            (worker,) = descendants(job.pid, "ray::RayTrainWorker")
-            os.kill(worker, ending)
-            wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", log)  # noqa: B023
+            kill(ending)
         goes_on()
         job.send_signal(signal.SIGTERM)
         assert job.wait(60) == 128 + signal.SIGTERM
         assert saved() >= step()  # nothing that was reported is lost
         job = start()
         goes_on()
+        kill(signal.SIGKILL, driver=True)
     finally:
         job.kill()
         job.wait(10)
