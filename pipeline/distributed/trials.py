@@ -5,6 +5,7 @@ files, so after a kill the same settings are given to a new Tune, whose trials r
 Tune reuses the actors, with all that they imported, from trial to trial; its own snapshots (pickles) are thrown away.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfi
 from pipeline.evaluation.methods import MethodRecipe, build_batch
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.sweep import Setting, applied, listed_settings, setting_key, sweep_table
+from pipeline.records import EpisodeResult
 from pipeline.seeding import derived_seed
 
 SETTING = "_setting.json"
@@ -98,13 +100,24 @@ class SettingTrial(tune.Trainable):  # type: ignore[misc]
         if missing := self._store.missing(self._episodes):
             planning = applied(plan.recipe.planning, self._setting)
             batch = build_batch(plan.recipe.model_copy(update={"planning": planning}))
-            batch.run(episode_starts(plan.seed, "sweep episode", missing), self._store.add)
+            self._keep([])
+            batch.run(episode_starts(plan.seed, "sweep episode", missing), self._keep)
+            faulthandler.cancel_dump_traceback_later()
         row = sweep_table([(self._setting, self._store.read(self._episodes))], plan.config)[0]
         return {
             "episodes": self._episodes,
             "objective": row.objective(plan.config) if row.feasible else INFEASIBLE,
             "done": self._episodes >= plan.config.episodes,
         }
+
+    def _keep(self, results: list[EpisodeResult]) -> None:
+        """Keeps episodes that ended, and ends this process unless the batch calls again in time.
+
+        A batch calls about once a second. What hangs in an environment's own code can be ended in no other way; Tune
+        starts the trial again, as after any lost actor, and the worker's log says where it hung.
+        """
+        self._store.add(results)
+        faulthandler.dump_traceback_later(self._plan.evaluation.call_timeout_s, exit=True)
 
 
 def tried_settings(folder: Path) -> list[Setting]:

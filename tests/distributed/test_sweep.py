@@ -120,6 +120,16 @@ def test_a_sweep_that_finds_no_room_says_so(ray_session: None, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_a_trial_whose_environment_hangs_is_given_up(ray_session: None, tmp_path: Path) -> None:
+    limits = {"call_timeout_s": 1.0, "max_attempts": 1}
+    experiment, run = made(tmp_path, sweep={"space": {"planning.horizon": [1]}, "episodes": 1}, evaluation=limits)
+    hanging = experiment.environment.model_copy(update={"kwargs": {**experiment.environment.kwargs, "seconds": 600.0}})
+    with pytest.raises(EvaluationError, match=r"1 settings failed and 0 have episodes[\s\S]*actor died"):
+        sweep(experiment.model_copy(update={"environment": hanging}), run)
+    assert begun(tmp_path) == 1
+
+
+@pytest.mark.slow
 def test_early_stopping_ends_some_settings_and_optuna_goes_on_from_what_is_there(
     ray_session: None, tmp_path: Path
 ) -> None:
