@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def free_port() -> int:
 def environment_without_ray() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name not in QUIET}
     return kept | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+def wait_for_job_server(environment: dict[str, str]) -> None:
+    """Waits, a minute at most, until jobs are taken: the agent that runs them starts after the node has joined."""
+    command = f"ray job submit --no-wait --address {environment['DASHBOARD']} -- true"
+    deadline = time.monotonic() + 60
+    while True:
+        run = subprocess.run(command.split(), env=environment, capture_output=True, text=True, timeout=60, check=False)
+        if run.returncode == 0:
+            return
+        assert time.monotonic() < deadline, f"no job was taken within 60 s: {run.stderr[-500:]}"
+        time.sleep(1)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +69,7 @@ def cluster() -> Iterator[dict[str, str]]:
             timeout=60,
             check=True,
         )
+        wait_for_job_server(environment)
         yield environment
     finally:
         # All of its processes share its session; `ray stop` would end the clusters of other people too.
