@@ -47,7 +47,8 @@ def cluster() -> Iterator[dict[str, str]]:
     """Starts a head node and gives the environment of somebody who may use it: address, dashboard and token."""
     # Ray's sockets lie under its temporary folder, and a unix socket's path may have 107 characters.
     folder = tempfile.mkdtemp(prefix="ray-")
-    port, dashboard = free_port(), free_port()
+    # The agent's port too: other tests' Ray holds the default one, and without its agent a node takes no jobs.
+    port, dashboard, agent = free_port(), free_port(), free_port()
     environment = environment_without_ray() | {
         "HOME": folder,
         "RAY_AUTH_MODE": "token",
@@ -57,7 +58,8 @@ def cluster() -> Iterator[dict[str, str]]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     start = (
-        f"ray start --head --port={port} --num-cpus=2 --dashboard-host=127.0.0.1 --dashboard-port={dashboard} --block"
+        f"ray start --head --block --num-cpus=2 --port={port} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} "
+        f"--dashboard-agent-listen-port={agent}"
     )
     with (Path(folder) / "start.log").open("w") as log:
         head = subprocess.Popen(start.split(), env=environment, stdout=log, stderr=log, start_new_session=True)
