@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from pipeline.configuration import Config
 from pipeline.errors import StorageError
+from pipeline.reporting.provenance import processor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "tests" / "benchmarks" / "results.jsonl"
@@ -48,16 +48,7 @@ def append_record(result: dict[str, Any], path: Path = RESULTS) -> dict[str, Any
 def hardware() -> dict[str, Any]:
     """Returns what a measurement depends on besides the code."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu_model(), "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
-
-
-def _cpu_model() -> str:
-    names = Path("/proc/cpuinfo")
-    if names.exists():
-        for line in names.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return {"cpu": processor(), "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
 
 
 def _commit() -> str | None:

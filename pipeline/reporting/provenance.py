@@ -22,13 +22,13 @@ def hardware() -> dict[str, str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "memory": f"{memory:.0f} GiB",
         "GPU": ", ".join(gpus) or "none",
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """Returns the processor's name: Linux tells it in a file, elsewhere Python's own word must do."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
