@@ -1,9 +1,7 @@
 """Times the planner against its slow reference, on random weights, in one process, alternating."""
 
 import os
-import resource
 import statistics
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ from pipeline.planning.noise import plan_noise
 from pipeline.references.planner import ReferencePlanner
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
+from pipeline.training.utilisation import memory_gib
 
 # observation_dim, action_dim, horizon, beam_width: the released code's settings; 100 bins, context 5, cdf_act 0.6.
 SETTINGS = {
@@ -87,11 +86,11 @@ class Subject:
 
 def random_model(config: ModelConfig, layout: TransitionLayout) -> TrajectoryTransformer:
     """Returns a model whose predictions differ from bin to bin, unlike those of freshly initialised weights."""
-    generator = torch.Generator().manual_seed(0)
-    model = TrajectoryTransformer(config, layout).eval()
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = TrajectoryTransformer(config, layout).eval()
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
     return model
 
 
@@ -101,7 +100,7 @@ def run(options: PlannerBenchmark) -> dict[str, Any]:
     device = torch.device(options.device)
     subject = Subject(options, options.planning, options.episodes)
     subject.plan()
-    peak_gib = _peak_gib(device)
+    peak_gib = memory_gib(device)
     ours, theirs, identical = _alternate(options, subject, device)
     result = {
         "benchmark": "planner",
@@ -178,14 +177,6 @@ def _alternate(
             assert plans[0] is not None
             identical = bool(np.array_equal(plans[0].tokens, expected.tokens)) and identical is not False
     return ours, theirs, identical
-
-
-def _peak_gib(device: torch.device) -> float:
-    """Most memory so far: of the device, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / 2**20 if sys.platform == "linux" else kib / 2**30
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The planner as its callers see it: requests of episodes in, plans out, in numpy.
 
 The search is the one that `pipeline.references.planner` states the obvious way: same tokens from the same random
-numbers. `pipeline.planning.search` has the algorithm, `pipeline.planning.decoder` the model with its cache.
+numbers. `pipeline.planning.search` has the algorithm, `pipeline.planning.decoder` the model.
 
 Shape letters: H horizon, C context transitions, D tokens of a transition, O observation_dim, A action_dim.
 """
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.planning.cache import Cache, DenseCache, SearchShape
 from pipeline.planning.captured import CapturedSearch
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.decoder import Decoder
+from pipeline.planning.dense_stepper import DenseStepper
 from pipeline.planning.noise import Noise, no_noise
 from pipeline.planning.search import BeamSearch, SearchInputs
-from pipeline.planning.tree_cache import TreeCache
+from pipeline.planning.stepper import SearchShape, Stepper
 from pipeline.planning.weights import Weights
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 
 _ROWS_PER_CALL = 128
-"""On a CPU episodes are searched in groups of about so many beams: beyond, caches overflow and nothing is gained."""
+"""On a CPU episodes are searched in groups of about so many beams: more would not fit the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class BeamPlanner:
         with torch.inference_mode():
             weights = Weights(model, self.device, _product_dtype(config, model, self.device))
             centers = torch.tensor(discretizer.centers, device=self.device, dtype=weights.dtype)
-            decoder = Decoder(weights, self.layout, shape, make_cache(weights, self.layout, shape))
+            self._stepper = make_stepper(weights, self.layout, shape)
+            decoder = Decoder(weights, self.layout, shape, self._stepper)
             self._search: BeamSearch | CapturedSearch = BeamSearch(
                 config, decoder, centers[self.layout.reward], centers[self.layout.value]
             )
@@ -138,7 +139,8 @@ class BeamPlanner:
         inputs = self._inputs(filled)
         if self.device.type == "cuda" and isinstance(self._search, BeamSearch):
             self._search = CapturedSearch(self._search, inputs)
-        best = self._search(inputs)
+        with self._stepper.running():
+            best = self._search(inputs)
         tokens = best.tokens.cpu().numpy()
         actions = self.discretizer.decode_columns(tokens[..., self.layout.action], self.layout.action)
         rewards, values = best.rewards.double().cpu().numpy(), best.values.double().cpu().numpy()
@@ -159,10 +161,14 @@ class BeamPlanner:
         return SearchInputs(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
 
-def make_cache(weights: Weights, layout: TransitionLayout, shape: SearchShape) -> Cache:
-    """Returns the cache that measured best on a CPU, or the one whose shapes no data decides."""
-    on_cpu = weights.tokens.device.type == "cpu" and weights.product_dtype != torch.bfloat16
-    return TreeCache(weights, layout, shape) if on_cpu else DenseCache(weights, layout, shape)
+def make_stepper(weights: Weights, layout: TransitionLayout, shape: SearchShape) -> Stepper:
+    """Returns the stepper for the weights' device and number format."""
+    if weights.tokens.device.type != "cpu" or weights.product_dtype == torch.bfloat16:
+        return DenseStepper(weights, layout, shape)
+    # Imported where it is needed: a GPU machine does without the compiler that it brings.
+    from pipeline.planning.compiled_stepper import CompiledStepper
+
+    return CompiledStepper(weights, layout, shape)
 
 
 def _group_size(num_episodes: int, beam_width: int, device: torch.device) -> int:

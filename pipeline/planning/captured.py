@@ -18,7 +18,7 @@ class CapturedSearch:
     """Replays `search` on new inputs of the same shapes.
 
     Args:
-        search: All its tensors on one CUDA device, with a cache whose shapes no data decides.
+        search: All its tensors on one CUDA device, with a stepper whose shapes no data decides.
         example: Inputs of the shapes that all later ones have.
     """
 

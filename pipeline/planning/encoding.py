@@ -1,9 +1,10 @@
 """Whole windows through the model in one pass: the context when a plan begins, every beam when its window slides.
 
 Windows stand at the right: a shorter past has masked transitions at its left, so that shapes are the same for all.
-Value tokens are left out, because nothing attends to them; only the last one of a window may be asked for its logits.
+Value tokens are left out, because nothing attends to them.
 
-Shape letters: B windows, S transition slots, L encoded tokens, D tokens of a transition, W width, H heads.
+Shape letters: B windows, S transition slots, T tokens of the transition that follows, L encoded tokens, D tokens of a
+transition, W width, H heads.
 """
 
 import torch
@@ -18,45 +19,38 @@ KeysValues = list[tuple[Tensor, Tensor]]
 
 
 class WindowEncoder:
-    """Encodes `slots` past transitions and a tail.
+    """Encodes past transitions and the beginning of the next.
 
     Args:
         weights: Of the model.
         layout: Of its transitions.
         slots: S, past transitions at most.
-        tail: Dimensions that follow: the current observation's (of the transition after the slots), or the value token
-            of the last slot.
+        begun: T, tokens of the next transition.
     """
 
-    def __init__(self, weights: Weights, layout: TransitionLayout, slots: int, tail: range) -> None:
+    def __init__(self, weights: Weights, layout: TransitionLayout, slots: int, begun: int) -> None:
         self.weights, self.layout, self.slots = weights, layout, slots
         device = weights.tokens.device
         past = layout.transition_dim - 1
-        self._tail_is_value = tail.start == layout.value
-        tail_slot = slots - 1 if self._tail_is_value else slots
-        dimensions = [*range(past)] * slots + [*tail]
-        slot_of = [slot for slot in range(slots) for _ in range(past)] + [tail_slot] * len(tail)
-        self._dimensions_L = torch.tensor(dimensions, device=device)
-        self._slots_L = torch.tensor(slot_of, device=device)
-        length = len(dimensions)
+        self._dimensions_L = torch.tensor([*range(past)] * slots + [*range(begun)], device=device)
+        self._slots_L = torch.arange(slots * past + begun, device=device) // past
+        length = slots * past + begun
         self._causal_LL = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        if self._tail_is_value:
-            self._causal_LL[:, -1] = False
         self._self_LL = torch.eye(length, dtype=torch.bool, device=device)
 
     def visible(self, transitions_B: Tensor) -> Tensor:
-        """Returns (B, L), True for the tokens of the last `transitions_B` slots and for the tail."""
+        """Returns (B, L), True for the tokens of the last `transitions_B` slots and of the next transition."""
         return self._slots_L >= self.slots - transitions_B[:, None]
 
-    def __call__(self, past_BSD: Tensor, tail_BT: Tensor, transitions_B: Tensor) -> tuple[Tensor, KeysValues]:
-        """Returns the (B, W) residual stream at the last token, and the keys and values of all but a value token.
+    def __call__(self, past_BSD: Tensor, next_BT: Tensor, transitions_B: Tensor) -> tuple[Tensor, KeysValues]:
+        """Returns the (B, W) residual stream at the last token, and the keys and values of all tokens.
 
         Args:
             past_BSD: Tokens; what stands in masked slots does not matter as long as it is a token.
-            tail_BT: Tokens of the tail.
+            next_BT: The first tokens of the next transition.
             transitions_B: How many of the slots are real, 0 to S.
         """
-        tokens_BL = torch.cat([past_BSD[:, :, :-1].flatten(1), tail_BT], dim=1)
+        tokens_BL = torch.cat([past_BSD[:, :, :-1].flatten(1), next_BT], dim=1)
         shift_B1 = (self.slots - transitions_B)[:, None]
         positions_BL = (self._slots_L - shift_B1) * self.layout.transition_dim + self._dimensions_L
         rows_BL = tokens_BL + self._dimensions_L * self.layout.num_bins
@@ -72,6 +66,5 @@ class WindowEncoder:
             q, k, v = qkv.view(*shape[:2], 3, self.weights.heads, -1).permute(2, 0, 3, 1, 4)
             y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1LL, scale=1.0)
             x = self.weights.after_attention(layer, x, padded_rows(y.transpose(1, 2).reshape(tokens_BL.numel(), -1)))
-            stored = slice(0, -1) if self._tail_is_value else slice(None)
-            keys_values.append((k[:, :, stored], v[:, :, stored]))
+            keys_values.append((k, v))
         return x[: tokens_BL.numel()].view(shape)[:, -1], keys_values

@@ -14,14 +14,21 @@ from pipeline.tokens.layout import TransitionLayout
 LAYOUT = TransitionLayout(3, 2, 7, (7, 5, 7, 6, 7, 7, 7), ("x", "y", "z"))
 
 
-def random_model(window: int, dtype: torch.dtype = torch.float64, layout: TransitionLayout = LAYOUT):
+def random_model(
+    window: int,
+    dtype: torch.dtype = torch.float64,
+    layout: TransitionLayout = LAYOUT,
+    heads: int = 2,
+    width: int = 16,
+    scale: float = 0.4,
+):
     """Returns a model whose every parameter matters: positions, biases and norms are random too."""
-    config = ModelConfig(layers=2, heads=2, width=16, window_transitions=window, dropout=0.0)
+    config = ModelConfig(layers=2, heads=heads, width=width, window_transitions=window, dropout=0.0)
     generator = torch.Generator().manual_seed(3)
     model = TrajectoryTransformer(config, layout).to(dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return model
 
 

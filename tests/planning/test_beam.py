@@ -6,8 +6,8 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.planning.beam import BeamPlanner
-from pipeline.planning.cache import DenseCache
 from pipeline.planning.config import PlanningConfig
+from pipeline.planning.dense_stepper import DenseStepper
 from pipeline.planning.noise import plan_noise
 from pipeline.references.planner import ReferencePlanner
 from tests.planning.scenes import LAYOUT, random_discretizer, random_model, request
@@ -47,8 +47,8 @@ def test_a_window_that_slides_gives_the_reference_plan(context, window):
 
 @pytest.mark.parametrize("knobs", [{}, {"expansion_factor": 1}, {"k_obs": 2}, {"ranking": "log_likelihood"}], ids=str)
 @pytest.mark.parametrize("window", [7, 4])
-def test_the_dense_cache_of_gpus_gives_the_reference_plan_too(knobs, window, monkeypatch):
-    monkeypatch.setattr("pipeline.planning.beam.make_cache", DenseCache)
+def test_the_dense_stepper_of_gpus_gives_the_reference_plan_too(knobs, window, monkeypatch):
+    monkeypatch.setattr("pipeline.planning.beam.make_stepper", DenseStepper)
     assert_same_plans(PlanningConfig(**SMALL | {"horizon": 5} | knobs), window, past=(0, 1, 2))
 
 

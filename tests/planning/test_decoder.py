@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.planning.cache import DenseCache, SearchShape
+from pipeline.planning.compiled_stepper import CompiledStepper
 from pipeline.planning.decoder import Decoder
+from pipeline.planning.dense_stepper import DenseStepper
 from pipeline.planning.selection import Kept
-from pipeline.planning.tree_cache import TreeCache
+from pipeline.planning.stepper import SearchShape
 from pipeline.planning.weights import Weights
 from tests.planning.scenes import LAYOUT, random_model
 
@@ -16,9 +17,9 @@ def drawn(generator: torch.Generator, dimension: int, *shape: int) -> torch.Tens
     return torch.randint(0, LAYOUT.bins[dimension], shape, generator=generator)
 
 
-def make_decoder(model, shape: SearchShape, cache: type) -> Decoder:
+def make_decoder(model, shape: SearchShape, stepper: type) -> Decoder:
     weights = Weights(model, torch.device("cpu"), model.position_embedding.dtype)
-    return Decoder(weights, LAYOUT, shape, cache(weights, LAYOUT, shape))
+    return Decoder(weights, LAYOUT, shape, stepper(weights, LAYOUT, shape))
 
 
 def compare(actual: torch.Tensor, model, tokens: torch.Tensor, tolerance: float) -> None:
@@ -31,11 +32,11 @@ def compare(actual: torch.Tensor, model, tokens: torch.Tensor, tolerance: float)
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("window", [6, 4])
-@pytest.mark.parametrize("cache", [DenseCache, TreeCache])
+@pytest.mark.parametrize("stepper", [DenseStepper, CompiledStepper])
 @torch.inference_mode()
-def test_logits_at_every_token_are_those_of_the_model_without_a_cache(dtype, tolerance, window, cache):
+def test_logits_at_every_token_are_those_of_the_model_without_a_cache(dtype, tolerance, window, stepper):
     model = random_model(window, dtype)
-    decoder = make_decoder(model, SearchShape(E, K, X, C, H, window), cache)
+    decoder = make_decoder(model, SearchShape(E, K, X, C, H, window), stepper)
     generator = torch.Generator().manual_seed(0)
     context = torch.stack([drawn(generator, d, E, C) for d in range(D)], dim=-1)
     observation = torch.stack([drawn(generator, d, E) for d in range(LAYOUT.observation_dim)], dim=-1)
@@ -65,11 +66,11 @@ def test_logits_at_every_token_are_those_of_the_model_without_a_cache(dtype, tol
             compare(decoder.follow(token, dimension), model, beam, tolerance)
 
 
-@pytest.mark.parametrize("cache", [DenseCache, TreeCache])
+@pytest.mark.parametrize("stepper", [DenseStepper, CompiledStepper])
 @torch.inference_mode()
-def test_a_shorter_past_gives_the_logits_of_a_shorter_window(cache):
+def test_a_shorter_past_gives_the_logits_of_a_shorter_window(stepper):
     model = random_model(6)
-    decoder = make_decoder(model, SearchShape(E, K, X, C, H, 6), cache)
+    decoder = make_decoder(model, SearchShape(E, K, X, C, H, 6), stepper)
     generator = torch.Generator().manual_seed(0)
     context = torch.stack([drawn(generator, d, E, C) for d in range(D)], dim=-1)
     observation = torch.stack([drawn(generator, d, E) for d in range(LAYOUT.observation_dim)], dim=-1)
@@ -80,7 +81,7 @@ def test_a_shorter_past_gives_the_logits_of_a_shorter_window(cache):
 
 def test_all_logits_of_absent_bins_are_minus_infinity():
     model = random_model(6)
-    decoder = make_decoder(model, SearchShape(1, 1, 1, 0, 1, 6), DenseCache)
+    decoder = make_decoder(model, SearchShape(1, 1, 1, 0, 1, 6), DenseStepper)
     with torch.inference_mode():
         decoder.start(torch.zeros(1, 0, D, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long), torch.tensor([0]))
         logits = decoder.branch(torch.zeros(1, 1, 1, dtype=torch.long), dimension=3)

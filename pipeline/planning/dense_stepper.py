@@ -1,4 +1,4 @@
-"""What the decoder asks of a key/value cache, and the one for CUDA: dense, with shapes that no data decides.
+"""The stepper for CUDA, and for half precision: dense keys and values, with shapes that no data decides.
 
 Keys and values are in two parts. The shared part is the context and the current observation, once per episode: all
 beams' queries meet it in one product. The own part is what a beam has planned. Copies of a beam share its own part too;
@@ -8,75 +8,19 @@ Value tokens are never stored.
 Shape letters: E episodes, K beams, X copies, Q queries of a beam (1 or X), H heads, d head width, W width, L tokens.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-from pipeline.planning.encoding import KeysValues
+from pipeline.planning.encoding import KeysValues, WindowEncoder
 from pipeline.planning.selection import Kept
-from pipeline.planning.weights import Weights
+from pipeline.planning.stepper import SearchShape
+from pipeline.planning.weights import Weights, padded_rows
 from pipeline.tokens.layout import TransitionLayout
 
-
-@dataclass(frozen=True)
-class SearchShape:
-    """How large a search is.
-
-    Attributes:
-        episodes: E, searched together.
-        beam_width: K.
-        copies: X, candidates of each beam.
-        context: Past transitions at most.
-        horizon: Planned transitions.
-        window: Transitions that the model can see.
-    """
-
-    episodes: int
-    beam_width: int
-    copies: int
-    context: int
-    horizon: int
-    window: int
-
-    @property
-    def slides(self) -> bool:
-        """Whether the last planned transitions do not fit the window together with a full context."""
-        return self.context + self.horizon > self.window
-
-    @property
-    def planned(self) -> int:
-        """Transitions that a beam's own part holds at most: after a slide it holds the whole window."""
-        return self.window if self.slides else self.horizon
-
-
-class Cache(Protocol):
-    """Keys and values of a search, and attention over them.
-
-    For each token: `open`, then for each layer `write` (unless it is a value token) and `attend`.
-    """
-
-    def start(self, context: KeysValues, visible_EL: Tensor) -> None:
-        """Begins a plan with the context and the current observation, of which `visible_EL` says what is real."""
-
-    def open(self, dimension: int) -> None:
-        """Begins a token of `dimension`: one per beam, for actions and rewards one per copy."""
-
-    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Stores the open token's (E, K, Q, H, d) keys and values."""
-
-    def attend(self, layer: int, q: Tensor) -> Tensor:
-        """Returns (E K Q, W) for the open token's (E, K, Q, H, d) queries, which are scaled already."""
-
-    def keep(self, kept: Kept) -> None:
-        """Goes on with the kept candidates: each takes its place, with all that it descends from."""
-
-    def replace(self, rows: Tensor, window: KeysValues) -> None:
-        """Stores whole windows anew for `rows` of the (E K) beams, (rows, H, L, d)."""
-
-    def restart(self, visible_EL: Tensor) -> None:
-        """Forgets everything but the windows that `replace` stored, of which `visible_EL` says what is real."""
+_SLIDE_ROWS = 64
+"""Beams whose windows are encoded at a time when the window slides: it bounds memory."""
 
 
 def hiding_bias(visible_EL: Tensor, dtype: torch.dtype) -> Tensor:
@@ -85,8 +29,10 @@ def hiding_bias(visible_EL: Tensor, dtype: torch.dtype) -> Tensor:
     return zeros.masked_fill(~visible_EL, -torch.inf)[:, None]
 
 
-class DenseCache:
-    """Each beam's own part lies in one piece; beams that move are copied, once per transition.
+class DenseStepper:
+    """See `pipeline.planning.stepper.Stepper`.
+
+    Each beam's own part lies in one piece; beams that move are copied, once per transition.
 
     Args:
         weights: Of the model: layers, heads, widths, dtype, device.
@@ -97,6 +43,8 @@ class DenseCache:
     def __init__(self, weights: Weights, layout: TransitionLayout, shape: SearchShape) -> None:
         self.weights, self.layout, self.shape = weights, layout, shape
         device, dtype = weights.tokens.device, weights.product_dtype
+        if shape.slides:
+            self._encoder = WindowEncoder(weights, layout, shape.window - 1, begun=0)
         self._branch_tokens = layout.action_dim + 1
         length = shape.planned * (layout.transition_dim - 1) + self._branch_tokens * shape.copies
         size = (shape.episodes, weights.heads, shape.beam_width, length, weights.width // weights.heads)
@@ -109,35 +57,38 @@ class DenseCache:
         self._hidden_copies = hiding_bias(~hidden, dtype)[:, 0]
 
     def start(self, context: KeysValues, visible_EL: Tensor) -> None:
-        """See `Cache`."""
+        """See `Stepper`."""
         self._shared = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in context]
         self._bias_E1L = hiding_bias(visible_EL, self.weights.product_dtype)
         self._length, self._branched = 0, 0
 
-    def open(self, dimension: int) -> None:
-        """See `Cache`."""
-        kind = self.layout.kind(dimension)
+    def step(self, tokens_EKQ: Tensor, positions_E: Tensor, dimension: int) -> Tensor:
+        """See `Stepper`."""
+        rows, weights = tokens_EKQ.numel(), self.weights
+        position_E11W = weights.positions[positions_E][:, None, None]
+        x = weights.tokens[tokens_EKQ + dimension * self.layout.num_bins] + position_E11W
+        x = padded_rows(x.flatten(0, 2))
+        slots = self._next_slots(dimension)
+        for index, layer in enumerate(weights.layers):
+            qkv = weights.queries_keys_values(layer, x)[:rows]
+            q, k, v = qkv.view(*tokens_EKQ.shape, 3, weights.heads, -1).permute(3, 0, 4, 1, 2, 5)
+            if slots:
+                self._own[index][0][..., slots, :] = k
+                self._own[index][1][..., slots, :] = v
+            y = self._attend(index, q.flatten(0, 2)).view_as(q).permute(0, 2, 3, 1, 4)
+            x = weights.after_attention(layer, x, padded_rows(y.reshape(rows, -1)))
+        return weights.logits(x, dimension)[:rows].view(*tokens_EKQ.shape, -1)
+
+    def _next_slots(self, dimension: int) -> slice | None:
+        """Returns where in the own part a token of `dimension` is stored, None for a value token."""
+        kind, at, copies = self.layout.kind(dimension), self._length, self.shape.copies
+        if kind == "value":
+            return None
         if kind == "observation":
-            self._at = self._length
             self._length += 1
-        elif kind != "value":
-            self._at = self._length + self._branched * self.shape.copies
-            self._branched += 1
-
-    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """See `Cache`."""
-        own_k, own_v = self._own[layer]
-        slots = slice(self._at, self._at + k.shape[2])
-        own_k[..., slots, :] = k.permute(0, 3, 1, 2, 4)
-        own_v[..., slots, :] = v.permute(0, 3, 1, 2, 4)
-
-    def attend(self, layer: int, q: Tensor) -> Tensor:
-        """See `Cache`."""
-        episodes, beams, queries, heads, _ = q.shape
-        y = self._attend(layer, q.permute(0, 3, 1, 2, 4).reshape(-1, queries, q.shape[-1]))
-        return (
-            y.view(episodes, heads, beams, queries, -1).permute(0, 2, 3, 1, 4).reshape(episodes * beams * queries, -1)
-        )
+            return slice(at, at + 1)
+        self._branched += 1
+        return slice(at + (self._branched - 1) * copies, at + self._branched * copies)
 
     def _attend(self, layer: int, q: Tensor) -> Tensor:
         """Returns (E H K, Q, d) for queries in that order, over both parts in one softmax."""
@@ -158,7 +109,7 @@ class DenseCache:
         return torch.baddbmm(torch.bmm(shares_of_head, shared_v).view_as(q), shares[..., shared:], own_v)
 
     def keep(self, kept: Kept) -> None:
-        """See `Cache`."""
+        """See `Stepper`."""
         tokens, copies, start = self._branch_tokens, self.shape.copies, self._length
         for part in (part for own in self._own for part in own):
             tail = part[..., start : start + tokens * copies, :].view(*part.shape[:3], tokens, copies, -1)
@@ -169,15 +120,23 @@ class DenseCache:
         self._length += tokens
         self._branched = 0
 
-    def replace(self, rows: Tensor, window: KeysValues) -> None:
-        """See `Cache`."""
+    def slide(self, window_EKSD: Tensor, transitions_E: Tensor) -> None:
+        """See `Stepper`."""
+        windows, transitions = window_EKSD.flatten(0, 1), transitions_E.repeat_interleave(self.shape.beam_width)
+        for rows in torch.split(torch.arange(len(windows), device=windows.device), _SLIDE_ROWS):
+            _, keys_values = self._encoder(windows[rows], windows[rows, 0, :0], transitions[rows])
+            self._replace(rows, keys_values)
+        self._shared = [(k[:, :0], v[:, :0]) for k, v in self._shared]
+        visible_EL = self._encoder.visible(transitions_E)
+        self._bias_E1L = hiding_bias(visible_EL, self.weights.product_dtype)
+        self._length = visible_EL.shape[1]
+
+    def _replace(self, rows: Tensor, window: KeysValues) -> None:
         episodes, beams = rows // self.shape.beam_width, rows % self.shape.beam_width
         for own, new in zip(self._own, window, strict=True):
             for part, part_new in zip(own, new, strict=True):
                 part[episodes, :, beams, : part_new.shape[2]] = part_new
 
-    def restart(self, visible_EL: Tensor) -> None:
-        """See `Cache`."""
-        self._shared = [(k[:, :0], v[:, :0]) for k, v in self._shared]
-        self._bias_E1L = hiding_bias(visible_EL, self.weights.product_dtype)
-        self._length = visible_EL.shape[1]
+    def running(self) -> AbstractContextManager[None]:
+        """See `Stepper`."""
+        return nullcontext()
