@@ -14,15 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _LEVELS = 2**16
+_BITS = {2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
 def scaled_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Tensor:
     """Returns zeros with `probability`, rounded to 1 / 65536, and what keeps the mean at 1 elsewhere, on the CPU."""
-    dropped = round(probability * _LEVELS)
+    # Imported where it is needed: a GPU machine does without the compiler that it brings.
+    from pipeline.models.kernels import draw_mask
+
+    dropped, count = round(probability * _LEVELS), math.prod(shape)
     seed = int(torch.randint(2**62, ()).item())
-    bits = np.random.Generator(np.random.SFC64(seed)).integers(0, _LEVELS, math.prod(shape), dtype=np.uint16)
-    kept = torch.from_numpy(bits >= dropped).view(shape)
-    return kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    kept = torch.tensor(_LEVELS / (_LEVELS - dropped), dtype=dtype)
+    # numpy has no bfloat16: patterns of bits are written.
+    bits = _BITS[kept.itemsize]
+    pattern = kept.view(bits).numpy()[()]
+    mask = torch.empty(-(-count // 8) * 8, dtype=bits)
+    draw_mask(np.uint64(seed), np.uint64(dropped), pattern, mask.numpy())
+    return mask[:count].view(dtype).view(shape)
 
 
 class Dropout(nn.Module):

@@ -6,5 +6,4 @@ def test_the_benchmark_checks_the_loss_and_reports_every_key() -> None:
     assert result["same_loss"] is True
     wanted = {"benchmark", "setting", "device", "tokens_per_second", "reference_tokens_per_second", "ratio"}
     assert wanted | {"utilisation", "peak_gib"} <= result.keys()
-    assert result["ratio"] > 0
-    assert 0 < result["utilisation"] < 1.5
+    assert (result["batch_size"], result["precision"], result["ratios"]) == (2, "float32", [result["ratio"]])
