@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -18,7 +19,8 @@ from pydantic.fields import FieldInfo
 
 from pipeline.configuration import Config, write_text_atomically
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.experiment import Experiment
+from pipeline.experiment import Experiment, as_made
+from pipeline.findings import findings, unknown
 from pipeline.run_folder import RunFolder
 
 Settings = TypeVar("Settings", bound=Config)
@@ -67,7 +69,7 @@ def plain_endings() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt as interrupt:
-        command = " ".join(["python", *sys.argv])
+        command = shlex.join(["python", *sys.argv])
         print(f"\nStopped; what is done is kept. Go on with: {command}", file=sys.stderr)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
 
@@ -98,6 +100,7 @@ def parse(defaults: Settings, description: str | None, arguments: list[str]) -> 
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file of settings; later files win over earlier."
     )
     _add_settings(parser, defaults, "")
+    _check_files(arguments)
     try:
         values = parser.parse_args(arguments).as_dict()
     except jsonargparse.ArgumentError as error:
@@ -106,12 +109,12 @@ def parse(defaults: Settings, description: str | None, arguments: list[str]) -> 
     try:
         return type(defaults).model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_finding(dict(detail)) for detail in error.errors())) from error
+        raise ConfigError(findings(error, values)) from error
 
 
 def write_config(experiment: Experiment, run: RunFolder) -> None:
-    """Writes the complete effective configuration into the run's folder."""
-    write_text_atomically(run.config, yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
+    """Writes the complete effective configuration into the run's folder; what is made already keeps its settings."""
+    write_text_atomically(run.config, yaml.safe_dump(as_made(experiment, run), sort_keys=False))
 
 
 class _Terminated(KeyboardInterrupt):
@@ -171,29 +174,37 @@ def _rule(field: FieldInfo) -> str:
     return " ".join([kind, ", ".join(bounds)]).strip()
 
 
-def _finding(detail: dict[str, Any]) -> str:
-    """Returns one of pydantic's findings as "`setting` is `value`; expected `rule`."."""
-    if isinstance(detail.get("ctx", {}).get("error"), ConfigError):
-        return str(detail["ctx"]["error"])
-    path = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return _unknown(path)
-    subject, should, rule = detail["msg"].partition(" should ")
-    expected = f"it to {rule}" if should and subject in ("Input", "String") else f"otherwise: {detail['msg']}"
-    return f"{path} is {detail['input']!r}; expected {expected}."
+def _check_files(arguments: list[str]) -> None:
+    """Checks that every `--config` file that exists is YAML and holds settings.
+
+    Raises:
+        ConfigError: One is not; jsonargparse would say so too, but not of which file.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    # That its value is missing, or names no file, is told by the job's own parser.
+    parser.add_argument("--config", action="append", default=[], type=Path, nargs="?")
+    paths = parser.parse_known_args(arguments)[0].config
+    for path in (path for path in paths if path and path.is_file()):
+        try:
+            content = yaml.safe_load(path.read_bytes())
+        except yaml.MarkedYAMLError as error:
+            place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise ConfigError(f"{path}{place} is not YAML: {error.problem}; expected settings by section.") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not YAML ({error}); expected settings by section.") from error
+        if not isinstance(content, dict) or all(value is None for value in content.values()):
+            raise ConfigError(
+                f"{path} holds no settings; expected some by section, such as `planning: {{horizon: 5}}`."
+            )
 
 
 def _plain_words(message: str) -> str:
     """Returns what jsonargparse says of an option or a file that it does not know, in the house's form."""
     group = re.search(r"Group '([^']*)' does not accept option '([^']+)'", message)
     if group:
-        return _unknown(f"{group[1]}.{group[2]}")
+        return unknown(f"{group[1]}.{group[2]}")
     file = re.search(r"File does not exist: '([^']*)'", message)
     if file:
         return f"--config is {file[1]!r}; expected a YAML file that exists. configs/ has examples."
     option = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^ =]+)", message)
-    return _unknown(option[1] or option[2]) if option else message
-
-
-def _unknown(path: str) -> str:
-    return f"{path} is not a setting; expected one of those that --help lists."
+    return unknown(option[1] or option[2]) if option else message

@@ -1,6 +1,7 @@
 """What every configuration of the pipeline has in common: frozen, strict, comparable, and stored as YAML."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from pipeline.errors import RunFolderError
 VOLATILE: JsonDict = {"volatile": True}
 """Mark for fields that change how a stage runs, not what it makes (workers, cores, how many episodes)."""
 
-
-_IDENTITY = "_identity.yaml"
+IDENTITY = "_identity.yaml"
+"""What a folder was made from; hidden from readers of Parquet folders, as all names with an underscore are."""
 
 
 class Config(BaseModel):
@@ -60,7 +61,7 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
         RunFolderError: The folder was made from another configuration (the message lists every differing field), or
             holds files of which nobody knows what made them.
     """
-    path = folder / _IDENTITY
+    path = folder / IDENTITY
     claimed = claimed_identity(folder)
     if claimed is None:
         strangers = sorted(found.name for found in folder.glob("[!_.]*"))
@@ -76,7 +77,7 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
 
 def claimed_identity(folder: Path) -> dict[str, Any] | None:
     """Returns what `folder` was made from, None where nobody claimed it."""
-    path = folder / _IDENTITY
+    path = folder / IDENTITY
     return dict(yaml.safe_load(path.read_text())) if path.exists() else None
 
 
@@ -95,13 +96,32 @@ def require_same(folder: object, claimed: dict[str, Any], identity: dict[str, An
         )
 
 
+def absolute(location: str) -> str:
+    """Returns a path or URI that means the same in every process; Ray's workers have other working directories."""
+    return location if "://" in location else str(Path(location).absolute())
+
+
 def write_text_atomically(path: Path, text: str) -> None:
-    """Writes `text` so that a reader sees the old file or the whole new one, never a part."""
+    """Writes `text` as UTF-8; see `write_atomically`."""
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file, and its folder, so that a reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        OSError: The file system refuses; the old file is still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        # Without it, a power failure may leave the new name with nothing behind it.
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    # A name of its own: the process of a lost actor may still be writing while another one begins. The leading dot
+    # hides what a killed process left from readers of the folder.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            # Without it, a power failure may leave the new name with nothing behind it.
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

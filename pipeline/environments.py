@@ -56,6 +56,11 @@ def make_environment(config: EnvironmentConfig, **overrides: Any) -> gymnasium.E
     return environment
 
 
+def time_limit(environment: gymnasium.Env[Any, Any]) -> int | None:
+    """Returns the environment steps after which Gymnasium ends an episode, None where nothing does."""
+    return environment.spec.max_episode_steps if environment.spec else None
+
+
 def _wrapped(environment: gymnasium.Env[Any, Any], config: WrapperConfig, path: str) -> gymnasium.Env[Any, Any]:
     module, _, name = config.name.rpartition(":")
     try:

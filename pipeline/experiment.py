@@ -1,15 +1,18 @@
-"""All configurations side by side, the rules between them, and the command line that makes them."""
+"""All configurations side by side, and the rules between them."""
+
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from pipeline.collection.config import CollectConfig
-from pipeline.configuration import VOLATILE, Config
+from pipeline.configuration import VOLATILE, Config, claimed_identity
 from pipeline.data.config import DataConfig
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig, SweepConfig
 from pipeline.models.config import ModelConfig
 from pipeline.planning.config import PlanningConfig
+from pipeline.run_folder import RunFolder
 from pipeline.training.config import TrainingConfig
 
 
@@ -45,3 +48,43 @@ class Experiment(Config):
                 f"model.window_transitions, {self.model.window_transitions}, which must hold the current one too."
             )
         return self
+
+    @model_validator(mode="after")
+    def _rewards_and_values_are_discounted_alike(self) -> "Experiment":
+        if self.planning.discount != self.data.discount:
+            raise ConfigError(
+                f"planning.discount is {self.planning.discount}; expected data.discount, {self.data.discount}: a "
+                "plan's rewards are added to a value that the model learnt with that discount. Set both, and prepare "
+                "and train under another --name."
+            )
+        return self
+
+
+def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
+    """Returns the experiment as nested plain values, with the settings that made what lies in the run's folders.
+
+    Every job is given all settings, but only those of its own stage have an effect. The others must not take the place
+    of those that another stage ran with: the record would name settings that nothing was made with.
+    """
+    values = experiment.model_dump(mode="json")
+    for made in _made(run):
+        values["seed"] = made.pop("seed", values["seed"])
+        for section, settings in made.items():
+            # A setting that this version does not know any more is left out, so that the record can be read.
+            values[section] = {name: settings.get(name, value) for name, value in values[section].items()}
+    return values
+
+
+def _made(run: RunFolder) -> list[dict[str, Any]]:
+    """Returns the sections that each stage was run with, and its seed, as its folder was claimed with them."""
+    stages = {
+        run.behaviour: ("seed", "environment", "collect"),
+        run.shards: ("seed", "environment", "collect", "data"),
+        run.checkpoints: ("seed", "model", "training"),
+        # The only method that all planning settings act on. The seed is that of the training.
+        run.episodes("trajectory_transformer"): ("environment", "planning"),
+    }
+    claims = {folder: claimed_identity(folder) or {} for folder in stages}
+    return [
+        {name: claims[folder][name] for name in names if name in claims[folder]} for folder, names in stages.items()
+    ]

@@ -17,12 +17,15 @@ from rich.text import Text
 
 Fact = str | int | float | None
 
+MOST_SILENT_SECONDS = 300.0
+"""A log whose last line is older looks like one of a stage that hangs."""
+
 
 class Progress:
     """A stage's progress, used as a context manager.
 
-    On a terminal: one live line with a bar. Elsewhere: one line a second at first, then sparser, so that a stage of
-    any length prints about a hundred lines at most.
+    On a terminal: one live line with a bar. Elsewhere: one line a second at first, then sparser, about 130 in the first
+    two hours and twelve an hour from then on.
 
     Args:
         stage: Word in front of the line, for example `train`.
@@ -77,7 +80,7 @@ class Progress:
     def _show(self, text: str, done: float, now: float) -> None:
         if self._live:
             self._live.update(self._with_bar(text, done), refresh=True)
-        elif now - self._printed >= max(1.0, (now - self._started) / 20):
+        elif now - self._printed >= min(max(1.0, (now - self._started) / 20), MOST_SILENT_SECONDS):
             self._printed = now
             self._console.print(text)
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.configuration import absolute
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -18,6 +20,11 @@ class RunFolder:
     def config(self) -> Path:
         """The complete effective configuration."""
         return self.root / "config.yaml"
+
+    @property
+    def datasets(self) -> Path:
+        """Root of the Minari datasets that jobs on a cluster download, one for all runs beside it."""
+        return self.root.parent / "datasets"
 
     @property
     def behaviour(self) -> Path:
@@ -36,10 +43,7 @@ class RunFolder:
 
     def shards_at(self, output: str | None) -> str:
         """Where token shards lie: at `data.output` (a path or URI) where that is set, else in `shards`."""
-        if output is None:
-            return str(self.shards)
-        # Absolute, because Ray's workers have other working directories.
-        return output if "://" in output else str(Path(output).absolute())
+        return str(self.shards) if output is None else absolute(output)
 
     @property
     def checkpoints(self) -> Path:
@@ -56,9 +60,14 @@ class RunFolder:
         """Event files."""
         return self.root / "tensorboard"
 
+    @property
+    def evaluation(self) -> Path:
+        """One folder per method that was evaluated."""
+        return self.root / "evaluation"
+
     def episodes(self, method: str) -> Path:
         """Parquet of one method's evaluation episodes."""
-        return self.root / "evaluation" / method
+        return self.evaluation / method
 
     def videos(self, method: str) -> Path:
         """Films of one method's first episodes."""

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import yaml
 
 from pipeline.command_line import job
 from pipeline.command_line import parse_experiment as parse
-from pipeline.configuration import Config
+from pipeline.configuration import Config, claim_folder
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
@@ -49,12 +50,40 @@ def test_a_switch_may_stand_without_its_value(arguments: list[str], expected: bo
     ("arguments", "message"),
     [
         (["--planning.beam_width", "0"], r"planning\.beam_width is 0; expected it to be greater than or equal to 1\."),
-        (["--planning.beam_width", "wide"], r"planning\.beam_width is 'wide'; expected it to be a valid integer"),
+        (["--planning.beam_width", "wide"], r"planning\.beam_width is 'wide'; expected a whole number\."),
         (["--planning.beam", "3"], r"planning\.beam is not a setting; expected one of those that --help lists"),
         (["--data.discretizer", "log"], r"data\.discretizer is 'log'; expected it to be 'quantile' or 'uniform'\."),
+        (["--data.sources", "[{id: x"], r"^data\.sources is '\[\{id: x'; expected a list in square brackets\.$"),
+        (["--data.sources", "[{root: x}]"], r"^data\.sources\.0\.id is missing; expected a value for it\.$"),
+        (
+            ["--training.num_workers", "x"],
+            r"^.*num_workers is 'x'; expected a whole number or a list in square brackets\.$",
+        ),
+        (["--evaluation.videos", "null"], r"^evaluation\.videos is null; expected a whole number\.$"),
+        (
+            ["--collect.behaviours", "[{weight: 0}]"],
+            r"^collect\.behaviours\.0\.weight is 0; expected it to be .* than 0\.$",
+        ),
+        (["--collect.behaviours", "[]"], r"^collect\.behaviours is \[\]; expected a length of at least 1\.$"),
+        (
+            ["--sweep.space", "{planning.horizon: 4}"],
+            r"^sweep\.space\.planning\.horizon is 4; expected a list in square",
+        ),
+        (
+            ["--sweep.space", "{planning.horizon: {low: 4}}"],
+            r"^sweep\.space\.planning\.horizon\.high is missing; expected",
+        ),
+        (
+            ["--sweep.space", "{planning.horizon: {low: 4, high: 2}}"],
+            r"^sweep\.space has a range from 4 to 2; expected low",
+        ),
         (["--name", "a/b"], r"name is 'a/b'; expected it to match pattern"),
         (["--model.heads", "3"], r"model\.heads is 3; expected a divisor of model\.width, 128\."),
         (["--planning.context_transitions", "20"], r"planning\.context_transitions is 20; expected less than"),
+        (
+            ["--planning.discount", "0.9"],
+            r"planning\.discount is 0\.9; expected data\.discount, 0\.99: a plan's rewards",
+        ),
         (["--config", "nowhere.yaml"], r"--config is '.*nowhere\.yaml'; expected a YAML file that exists"),
     ],
 )
@@ -79,6 +108,23 @@ def test_a_wrong_setting_in_a_file_is_told_the_same_way(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         parse("", ["--config", write(tmp_path / "a.yaml", **sections)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nmodel: [1\nname: x\n", r"second\.yaml, line 3 is not YAML: .*; expected settings by section"),
+        ("name: \x01", r"second\.yaml is not YAML \(.*special characters"),
+        ("", r"second\.yaml holds no settings; expected some by section, such as `planning: \{horizon: 5\}`\."),
+        ("[1, 2]", r"second\.yaml holds no settings"),
+        ("model:\n", r"second\.yaml holds no settings"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, text: str, message: str) -> None:
+    first = write(tmp_path / "first.yaml", seed=0)
+    (tmp_path / "second.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        parse("", ["--config", first, f"--config={tmp_path / 'second.yaml'}"])
 
 
 def settings(config: type[Config], prefix: str = "") -> list[tuple[str, str | None]]:
@@ -129,6 +175,35 @@ def test_a_job_writes_the_effective_configuration(arguments: list[str], tmp_path
     assert parse("", ["--config", str(tmp_path / "mine" / "config.yaml")]).planning.horizon == 3
 
 
+def test_settings_that_a_job_does_not_use_do_not_replace_those_that_made_the_results(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    def evaluate(experiment: Experiment, run: RunFolder) -> None:
+        identity = {"planning": experiment.planning.identity(), "environment": experiment.environment.identity()}
+        claim_folder(run.episodes("trajectory_transformer"), {"seed": 0, **identity}, "episodes")
+
+    def train(experiment: Experiment, run: RunFolder) -> None:
+        identity = {"model": experiment.model.identity(), "training": experiment.training.identity()}
+        claim_folder(run.checkpoints, {"seed": experiment.seed, **identity, "shards": "abc"}, "checkpoints")
+
+    config, given = tmp_path / "mine" / "config.yaml", list(sys.argv)
+    arguments += ["--model.width", "64", "--seed", "3"]
+    job(train, "")
+    arguments[:] = [*given, "--model.width", "32", "--planning.beam_width", "16"]
+    job(evaluate, "")
+    arguments[:] = [*given, "--planning.beam_width", "64", "--training.num_workers", "2"]
+    job(lambda experiment, run: None, "")
+    written = parse("", ["--config", str(config)])
+    assert (written.seed, written.model.width, written.planning.beam_width) == (3, 64, 16)
+    assert written.training.num_workers == 2, "it changes how training runs, not what it gave"
+
+
+def test_a_setting_of_an_older_version_is_left_out_of_the_configuration(arguments: list[str], tmp_path: Path) -> None:
+    claim_folder(tmp_path / "mine" / "shards", {"data": {"num_bins": 50, "sample_steps": 9}}, "shards")
+    job(lambda experiment, run: None, "")
+    assert parse("", ["--config", str(tmp_path / "mine" / "config.yaml")]).data.num_bins == 50
+
+
 def test_a_job_that_a_user_made_fail_says_why_and_keeps_the_old_configuration(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,9 +241,11 @@ def test_an_interrupted_job_tells_how_to_go_on(arguments: list[str], capsys: pyt
     def interrupt(experiment: Experiment, run: RunFolder) -> None:
         raise KeyboardInterrupt
 
+    arguments += ["--data.sources", "[{id: my/hopper-v0, root: it's here}]"]
     with pytest.raises(SystemExit, match="130"):
         job(interrupt, "")
-    assert f"Go on with: python {' '.join(arguments)}" in capsys.readouterr().err
+    command = capsys.readouterr().err.partition("Go on with: ")[2]
+    assert shlex.split(command) == ["python", *arguments], "it cannot be pasted"
 
 
 def test_sigterm_ends_a_job_as_an_interruption(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 from pipeline import errors
-from pipeline.configuration import claim_folder, differences, write_text_atomically
+from pipeline.configuration import claim_folder, differences, write_atomically, write_text_atomically
 from pipeline.errors import PipelineError, RunFolderError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.planning.config import PlanningConfig
@@ -58,6 +59,17 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         write_text_atomically(path, "new")
     assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_file_gets_its_name_after_its_bytes_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    flush, rename = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: order.append("flushed") or flush(file))
+    monkeypatch.setattr(Path, "replace", lambda self, target: order.append("named") or rename(self, target))
+    write_atomically(tmp_path / "new" / "file", b"content")
+    assert order == ["flushed", "named"]
+    assert (tmp_path / "new" / "file").read_bytes() == b"content"
 
 
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, PipelineError)]

@@ -2,8 +2,9 @@ import re
 
 import gymnasium
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
-from pipeline.environments import EnvironmentConfig, WrapperConfig, make_environment
+from pipeline.environments import EnvironmentConfig, WrapperConfig, make_environment, time_limit
 from pipeline.errors import EnvironmentSetupError
 
 
@@ -15,6 +16,13 @@ def test_the_time_limit_of_the_configuration_ends_the_episode() -> None:
     environment = make_environment(EnvironmentConfig(id="Pendulum-v1", max_episode_steps=3))
     environment.reset(seed=0)
     assert [environment.step(environment.action_space.sample())[3] for _ in range(3)] == [False, False, True]
+
+
+def test_the_time_limit_is_that_of_gymnasium_the_configuration_s_or_none() -> None:
+    plain = EnvironmentConfig(id="Pendulum-v1")
+    assert time_limit(make_environment(plain)) == 200
+    assert time_limit(make_environment(plain.model_copy(update={"max_episode_steps": 3}))) == 3
+    assert time_limit(PendulumEnv()) is None
 
 
 def test_wrappers_come_in_the_order_given_the_innermost_first() -> None:

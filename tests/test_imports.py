@@ -11,7 +11,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A package may import from its own rank and from lower ones.
 RANKS = [
-    {"errors", "seeding", "configuration", "records", "environments", "progress", "run_folder"},
+    {
+        "errors",
+        "seeding",
+        "configuration",
+        "records",
+        "environments",
+        "findings",
+        "progress",
+        "provenance",
+        "run_folder",
+        "exclusive",
+    },
     {"tokens"},
     {"data"},
     {"collection"},

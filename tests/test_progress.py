@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 
 import pytest
 
@@ -37,6 +38,19 @@ def test_it_prints_at_most_one_line_a_second(clock: Clock) -> None:
 
 def test_long_stages_print_sparser_lines(clock: Clock) -> None:
     assert len(run_stage(clock, 3600)) < 130
+
+
+def test_a_stage_of_hours_still_prints_a_line_every_five_minutes(clock: Clock) -> None:
+    stream = io.StringIO()
+    printed = [0.0]
+    with Progress("train", stream=stream) as progress:
+        for clock.now in range(12 * 3600):
+            before = stream.tell()
+            progress.update(clock.now)
+            printed += [clock.now] if stream.tell() > before else []
+    assert max(after - before for before, after in pairwise(printed)) == 300
+    assert len([now for now in printed if now <= 2 * 3600]) < 130
+    assert len(printed) < 130 + 10 * 12
 
 
 def test_a_line_tells_how_much_is_done_how_fast_and_how_long_it_takes(clock: Clock) -> None:
