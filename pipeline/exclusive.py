@@ -1,7 +1,7 @@
-"""Keeps two trainings from writing into one folder: a lock that ends with the process that holds it.
+"""Keeps two jobs from writing into one stage's folder: a lock that ends with the process that holds it.
 
 The lock is advisory (`flock`) and the kernel's: whoever is killed leaves none behind. On a file system without locks
-nothing is held and nothing is said.
+nothing is held, and that is said.
 """
 
 import contextlib
@@ -22,27 +22,30 @@ _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, stage: str) -> Iterator[None]:
     """Holds `folder` for this process while the block runs.
 
     Args:
-        folder: It exists. The file `.lock` in it says who holds it, and is empty while nobody does; it is never
+        folder: Made if absent. The file `.lock` in it says who holds it, and is empty while nobody does; it is never
             removed, because a lock on a removed file keeps nobody out.
+        stage: What writes into it, a noun.
 
     Raises:
         RunFolderError: Another process holds it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunFolderError(
-                f"{folder} is written by {_holder(file)}; expected one training at a time. "
+                f"{folder} is written by {_holder(file, stage)}; expected one {stage} at a time. "
                 "Wait for it or end it, or choose another --name."
             ) from error
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
                 raise
+            print(f"{folder} cannot be locked ({error.strerror}): see that no other job writes into it.", flush=True)
         _write(file, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
         try:
             yield
@@ -56,10 +59,10 @@ def _write(file: TextIO, holder: dict[str, object]) -> None:
     file.flush()
 
 
-def _holder(file: TextIO) -> str:
+def _holder(file: TextIO, stage: str) -> str:
     file.seek(0)
     try:
         holder = json.loads(file.read())
-        return f"the training of process {holder['pid']} on {holder['host']} since {holder['since']}"
+        return f"the {stage} of process {holder['pid']} on {holder['host']} since {holder['since']}"
     except ValueError:  # it has the lock, but has not written its name yet
-        return "another training"
+        return f"another {stage}"
