@@ -2,8 +2,6 @@
 
 import datetime
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from pydantic import Field
 
 from pipeline.configuration import Config
 from pipeline.errors import StorageError
-from pipeline.reporting.provenance import processor
+from pipeline.provenance import commit, hardware
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "tests" / "benchmarks" / "results.jsonl"
@@ -36,23 +34,11 @@ def append_record(result: dict[str, Any], path: Path = RESULTS) -> dict[str, Any
         )
     line = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(REPOSITORY),
         **hardware(),
+        "torch": torch.__version__,
     }
     line |= result
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     return line
-
-
-def hardware() -> dict[str, Any]:
-    """Returns what a measurement depends on besides the code."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": processor(), "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
-
-
-def _commit() -> str | None:
-    """The checked-out commit, with a plus sign where files differ from it; None outside a repository."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+", "--abbrev=12"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from pipeline.configuration import write_atomically
 from pipeline.data.manifest import Manifest
 from pipeline.errors import CheckpointError, PipelineError
 from pipeline.models.config import ModelConfig
@@ -46,11 +47,14 @@ class CheckpointInfo:
         step: Optimizer steps done.
         epoch: Epochs completed.
         validation_loss: Loss on the held-out episodes at this step, None inside an epoch or without such episodes.
+        trained_on: Machine of worker 0, number of workers and git commit of the process that wrote it, in words; None
+            in exported models and in checkpoints from before this was recorded.
     """
 
     step: int
     epoch: int
     validation_loss: float | None
+    trained_on: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,12 @@ def write_checkpoint(
     }
     if training is not None:
         contents[TRAINING] = _torch_bytes(training)
-    for name, content in contents.items():
-        (partial / name).write_bytes(content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     description = {"format_version": FORMAT_VERSION, **asdict(info), "sha256": digests}
-    (partial / INFO).write_text(json.dumps(description, indent=2) + "\n")
+    contents[INFO] = (json.dumps(description, indent=2) + "\n").encode()
+    for name, content in contents.items():
+        # Its folder gets its name when all of it is on the disk, so that a power failure leaves no torn checkpoint.
+        write_atomically(partial / name, content)
     if folder.exists():
         # A run that was resumed from an older checkpoint comes by again; the model is the same one.
         shutil.rmtree(folder)
@@ -131,7 +136,8 @@ def _torch_bytes(value: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -166,8 +172,7 @@ def read_info(folder: Path) -> CheckpointInfo:
     Raises:
         CheckpointError: It is absent, unreadable, or of another format.
     """
-    content = _read_description(folder)
-    return CheckpointInfo(content["step"], content["epoch"], content["validation_loss"])
+    return _info(_read_description(folder))
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -199,12 +204,16 @@ def verify(folder: Path) -> CheckpointInfo:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing; expected the file that {INFO} names. {_AGAIN}")
-        found = _sha256(path)
+        found = sha256(path)
         if found != expected:
             raise CheckpointError(
                 f"{path} is corrupt: its sha256 is {found[:12]}...; expected {expected[:12]}... of {INFO}. {_AGAIN}"
             )
-    return CheckpointInfo(content["step"], content["epoch"], content["validation_loss"])
+    return _info(content)
+
+
+def _info(content: dict[str, Any]) -> CheckpointInfo:
+    return CheckpointInfo(content["step"], content["epoch"], content["validation_loss"], content.get("trained_on"))
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LoadedCheckpoint:

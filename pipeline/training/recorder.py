@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.data.manifest import Manifest
 from pipeline.errors import TrainingDivergedError
 from pipeline.models.config import ModelConfig
+from pipeline.provenance import commit, hardware
 from pipeline.training.checkpoint import CheckpointInfo, last_checkpoint
 from pipeline.training.config import TrainingConfig
 from pipeline.training.divergence import RECENT_LINES, divergence
@@ -44,11 +45,19 @@ class TrainingTask:
 
 
 class Recorder:
-    """The record of one run."""
+    """The record of one run.
 
-    def __init__(self, task: TrainingTask, schedule: Schedule, resumed_step: int) -> None:
+    Args:
+        task: What is trained.
+        schedule: Steps and learning rates.
+        resumed_step: Step of the checkpoint that the run continues from, 0 for a new run.
+        workers: How many train together from here on.
+    """
+
+    def __init__(self, task: TrainingTask, schedule: Schedule, resumed_step: int, workers: int) -> None:
         self._task, self._schedule = task, schedule
         self._log = MetricsLog(task.metrics, task.tensorboard, resumed_step)
+        self._trained_on = {**hardware(), "workers": str(workers), "commit": commit()}
         self._saver = CheckpointSaver(task.checkpoints, task.config, task.manifest.to_json(), task.training.keep_best)
 
     def step_line(self, state: TrainingState, speed: Metrics) -> None:
@@ -56,6 +65,7 @@ class Recorder:
 
         Raises:
             TrainingDivergedError: The interval's loss or gradient norm says so.
+            StorageError: The line could not be written.
         """
         line = self._line(state, state.interval)
         self._require_convergence(line, state.recent_losses)
@@ -68,6 +78,7 @@ class Recorder:
 
         Raises:
             TrainingDivergedError: A number of the epoch is not finite.
+            StorageError: The line could not be written.
         """
         line = self._line(state, state.epoch)
         self._require_convergence(line, [])
@@ -83,12 +94,13 @@ class Recorder:
 
         Raises:
             TrainingDivergedError: What was summed since the last line is not finite: such a model is not kept.
-            StorageError: The checkpoint before this one could not be written.
+            StorageError: The lines so far, or the checkpoint before this one, could not be written.
         """
         if state.interval.steps:
             self._require_convergence(self._line(state, state.interval), [])
         self._log.sync()
-        info = CheckpointInfo(state.step, state.step // self._schedule.steps_per_epoch, validation_loss)
+        epoch = state.step // self._schedule.steps_per_epoch
+        info = CheckpointInfo(state.step, epoch, validation_loss, self._trained_on)
         training = {"optimizer": step.optimizer.state_dict(), "state": state.state_dict()}
         self._saver.save(Snapshot(info, host_copy(step.model.state_dict()), host_copy(training)))
 
@@ -96,10 +108,12 @@ class Recorder:
         """Waits for the last checkpoint and closes all files.
 
         Raises:
-            StorageError: The last checkpoint could not be written.
+            StorageError: The last checkpoint or the end of the record could not be written.
         """
-        self._log.close()
-        self._saver.close()
+        try:
+            self._saver.close()
+        finally:
+            self._log.close()
 
     def _line(self, state: TrainingState, sums: RunningSums) -> Metrics:
         steps = max(1, sums.steps)

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from pipeline.errors import CheckpointError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.provenance import commit, hardware
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import (
     CheckpointInfo,
@@ -15,10 +17,11 @@ from pipeline.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_training_state,
+    read_info,
     write_checkpoint,
 )
 from pipeline.training.recorder import TrainingTask
-from tests.training.tasks import make_task
+from tests.training.tasks import make_task, run
 
 
 def write(task: TrainingTask, step: int, loss: float | None = None, training: dict[str, object] | None = None) -> Path:
@@ -39,6 +42,21 @@ def test_a_checkpoint_gives_back_what_was_written(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.model.state_dict().items())
     assert training["state"] == {"step": 7}
     assert torch.equal(training["tensor"], torch.arange(3))
+
+
+def test_a_checkpoint_tells_where_it_was_trained(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    run(task)
+    told = read_info(list_checkpoints(task.checkpoints)[-1]).trained_on
+    assert told == {**hardware(), "workers": "1", "commit": commit()}
+
+
+def test_a_checkpoint_from_before_that_was_recorded_is_read(tmp_path: Path) -> None:
+    path = write(make_task(tmp_path), 7) / "checkpoint.json"
+    content = json.loads(path.read_text())
+    del content["trained_on"]
+    path.write_text(json.dumps(content))
+    assert load_checkpoint(path.parent).info == CheckpointInfo(7, 1, None, trained_on=None)
 
 
 def test_an_exported_model_cannot_be_resumed_from(tmp_path: Path) -> None:
@@ -63,6 +81,17 @@ def test_without_losses_the_best_is_the_last(tmp_path: Path) -> None:
     write(task, 10)
     newest = write(task, 20)
     assert best_checkpoint(task.checkpoints) == newest
+
+
+def test_a_checkpoint_gets_its_name_after_its_files_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, order = make_task(tmp_path), []
+    flush, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda file: order.append("flushed") or flush(file))
+    monkeypatch.setattr(Path, "rename", lambda self, target: order.append("named") or rename(self, target))
+    folder = write(task, 3, training={})
+    assert order == ["flushed"] * len(list(folder.iterdir())) + ["named"]
 
 
 def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(

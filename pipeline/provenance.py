@@ -1,4 +1,4 @@
-"""Where the numbers come from: versions, hardware and commit of the process that writes the report."""
+"""Where numbers come from: versions, hardware and commit of the process that asks."""
 
 import os
 import platform
@@ -38,8 +38,12 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def commit(folder: Path) -> str:
-    """Returns the git commit of `folder`, marked where files differ from it, or says that there is none."""
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """Returns the git commit of `folder`, or says that there is none; marked where files differ from it.
+
+    Args:
+        folder: Inside a checkout; this code's own if not given.
+    """
     try:
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
