@@ -66,7 +66,8 @@ class ChunkOrder:
         for place, shard in enumerate(order):
             shards.append(shard)
             size += self._steps[shard]
-            if size >= self._least or place == len(order) - 1:
+            # The last shards of a pass may hold no episode of the split: no chunk is left over for them.
+            if size >= self._least or (size and place == len(order) - 1):
                 yield Chunk(number, index, tuple(shards), position, size)
                 position, index, shards, size = position + size, index + 1, [], 0
 

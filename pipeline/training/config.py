@@ -43,12 +43,16 @@ class TrainingConfig(Config):
     compile: bool = Field(False, description="Compile the step with torch.compile.")
     validation_windows: int = Field(2_000, ge=1, description="Held-out windows for the validation loss, at most.")
     checkpoint_minutes: float = Field(
-        5.0, gt=0, description="Minutes between checkpoints inside an epoch.", json_schema_extra=VOLATILE
+        1.0,
+        gt=0,
+        description="Minutes between checkpoints inside an epoch, and so the most that a lost machine costs.",
+        json_schema_extra=VOLATILE,
     )
     spike_factor: float | None = Field(
         3.0,
         gt=1,
-        description="A loss above this many times its recent median stops the run, as NaN does; null only NaN.",
+        description="A loss above this many times its recent median, and 0.05 above it, stops the run, as NaN does; "
+        "null only NaN.",
         json_schema_extra=VOLATILE,
     )
     keep_best: int = Field(
@@ -79,14 +83,26 @@ class TrainingConfig(Config):
         description="GPUs of a worker; null takes 1 where the cluster has one for each worker, else 0.",
         json_schema_extra=VOLATILE,
     )
+    resize_interval_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds between two looks for room for more workers, where num_workers is [least, most]. A new "
+        "size starts from the last checkpoint.",
+        json_schema_extra=VOLATILE,
+    )
     start_timeout_s: float = Field(
         1800.0,
         gt=0,
-        description="Seconds that the cluster has to make room for the workers, before the job gives up.",
+        description="Seconds that the cluster has to make room for the workers, at the start and after a loss, and "
+        "for the tasks that read where windows are streamed.",
         json_schema_extra=VOLATILE,
     )
     max_failures: int = Field(
-        3, ge=0, description="Restarts after lost workers before the job gives up.", json_schema_extra=VOLATILE
+        3,
+        ge=0,
+        description="Restarts after lost workers before the job gives up; workers that were told to end, by SIGTERM or "
+        "because their node is drained, do not count.",
+        json_schema_extra=VOLATILE,
     )
 
     @property

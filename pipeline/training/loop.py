@@ -61,7 +61,7 @@ class TrainingLoop:
         self._step = TrainStep(model, task.training, world, task.seed)
         self._state = TrainingState.start(world.device)
         self._restore()
-        self._recorder = Recorder(task, schedule, self._state.step) if world.rank == 0 else None
+        self._recorder = Recorder(task, schedule, self._state.step, world.size) if world.rank == 0 else None
         self._flops_per_step = model_flops_per_token(model) * schedule.tokens_per_step
         self._peak_flops = peak_flops(world.device, self._step.dtype) * world.size
         self._watch = Stopwatch(self._state.step)
@@ -158,15 +158,16 @@ class TrainingLoop:
         self._saved = time.monotonic()
 
     def _on_first(self, action: Callable[[Recorder], None]) -> None:
-        """Runs `action` on worker 0; if it fails there, every worker fails with it instead of waiting for ever."""
+        """Runs `action` on worker 0; its error there is every worker's, so that none waits for the others for ever."""
         error: PipelineError | None = None
         if self._recorder:
             try:
                 action(self._recorder)
             except PipelineError as caught:
                 error = caught
-        if self._world.decided_by_first(error is not None):
-            raise error or PipelineError("Worker 0 stopped the training; its message says why.")
+        told = self._world.said_by_first(error)
+        if told is not None:
+            raise told
 
     def _speed(self) -> Metrics:
         seconds = self._watch.lap(self._state.step)

@@ -4,7 +4,6 @@ The loop hands over a snapshot in host memory and goes on; one thread writes. A 
 before is still being written waits for it: at most one is in flight, and none is dropped.
 """
 
-import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -15,14 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import StorageError
 from pipeline.training.checkpoint import CheckpointInfo, list_checkpoints, read_info, write_checkpoint
-
-logger = logging.getLogger(__name__)
-
-ATTEMPTS = 5
-FIRST_PAUSE_SECONDS = 1.0
-"""Pauses double: 1, 2, 4, 8 s, so that a storage that is gone for 15 s costs nothing but a warning."""
+from pipeline.training.storage import persist
 
 
 @dataclass(frozen=True)
@@ -88,26 +81,13 @@ class CheckpointSaver:
             self._thread.shutdown()
 
     def _write(self, snapshot: Snapshot) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                write_checkpoint(
-                    self._parent, snapshot.info, snapshot.model, self._config, self._manifest, snapshot.training
-                )
-                break
-            except OSError as error:
-                self._tell(snapshot.info.step, attempt, error)
-        self._remove_superseded()
+        info, folder = snapshot.info, self._parent
 
-    def _tell(self, step: int, attempt: int, error: OSError) -> None:
-        what = f"The checkpoint of step {step} could not be written to {self._parent} ({error})"
-        if attempt == ATTEMPTS:
-            raise StorageError(
-                f"{what} in {ATTEMPTS} attempts; expected storage that can be written. "
-                "Free space or restore access, then run the same command again: it resumes."
-            ) from error
-        seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
-        logger.warning("%s; attempt %d of %d follows in %g s.", what, attempt + 1, ATTEMPTS, seconds)
-        self._pause(seconds)
+        def write() -> None:
+            write_checkpoint(folder, info, snapshot.model, self._config, self._manifest, snapshot.training)
+
+        persist(write, f"The checkpoint of step {info.step}", folder, self._pause)
+        self._remove_superseded()
 
     def _remove_superseded(self) -> None:
         folders = list_checkpoints(self._parent)

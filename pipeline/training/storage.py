@@ -1,12 +1,20 @@
-"""Whether a run's folder can take what the training will write, asked before the first step."""
+"""What a run's folder can take: asked before the first step, and with patience whenever something is written."""
 
+import logging
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import StorageError
 from pipeline.training.config import TrainingConfig
 
+logger = logging.getLogger(__name__)
+
 _GIB = 2**30
+ATTEMPTS = 5
+FIRST_PAUSE_SECONDS = 1.0
+"""Pauses double: 1, 2, 4, 8 s, so that a storage that is gone for 15 s costs nothing but a warning."""
 BYTES_PER_PARAMETER = 12
 """float32 weights and the two moments of AdamW."""
 
@@ -41,3 +49,31 @@ def require_room(folder: Path, needed: int) -> None:
             f"{folder} has {free / _GIB:.3g} GiB left; expected at least {needed / _GIB:.3g} GiB for the checkpoints. "
             "Free space, choose another --runs, or lower training.keep_best."
         )
+
+
+def persist(write: Callable[[], object], what: str, place: Path, pause: Callable[[float], None] = time.sleep) -> None:
+    """Calls `write` again and again until the storage takes it.
+
+    Args:
+        write: Can be called again after an OSError.
+        what: Is written, for the words of warnings and the error.
+        place: File or folder that it goes to.
+        pause: Called with the seconds to wait before another attempt.
+
+    Raises:
+        StorageError: No attempt succeeded.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            write()
+            return
+        except OSError as error:
+            told = f"{what} could not be written to {place} ({error})"
+            if attempt == ATTEMPTS:
+                raise StorageError(
+                    f"{told} in {ATTEMPTS} attempts; expected storage that can be written. "
+                    "Free space or restore access, then run the same command again: it resumes."
+                ) from error
+        seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
+        logger.warning("%s; attempt %d of %d follows in %g s.", told, attempt + 1, ATTEMPTS, seconds)
+        pause(seconds)

@@ -8,11 +8,11 @@ Shape letters: S transitions of the split, B windows, W transitions of a window,
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from pipeline.data.shards import TokenEpisodes
@@ -48,11 +48,16 @@ class WindowSource(Protocol):
         ...
 
 
+def held_dtype(tokens: DTypeLike) -> np.dtype[Any]:
+    """Returns the type that tokens of a shard's type are held as: torch cannot index uint16, and takes int32 for it."""
+    return np.dtype(np.uint8) if np.dtype(tokens) == np.uint8 else np.dtype(np.int32)
+
+
 class ResidentWindows:
     """All token episodes of a split on one device; any window is one gather."""
 
     def __init__(self, episodes: TokenEpisodes, window_transitions: int, device: torch.device) -> None:
-        """Copies the tokens to `device`.
+        """Moves the tokens to `device`; on a CPU, where their type stays as it is, nothing is copied.
 
         Raises:
             DataError: There is no episode.
@@ -62,9 +67,8 @@ class ResidentWindows:
                 "The split has 0 transitions; expected at least 1. "
                 "data.validation_share may leave no episode for training: lower it, or collect more episodes."
             )
-        # torch cannot index uint16; wider vocabularies are held as int32.
-        tokens = episodes.tokens if episodes.tokens.dtype == np.uint8 else episodes.tokens.astype(np.int32)
-        self._tokens = torch.from_numpy(np.array(tokens)).to(device)
+        tokens = episodes.tokens.astype(held_dtype(episodes.tokens.dtype), copy=False)
+        self._tokens = torch.from_numpy(tokens).to(device)
         self._offsets = torch.from_numpy(np.array(episodes.offsets)).to(device)
         self._terminated = torch.from_numpy(np.array(episodes.terminated)).to(device)
         self._steps_W = torch.arange(window_transitions, device=device)

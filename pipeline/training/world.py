@@ -5,11 +5,14 @@ Ray Train starts the process group; this module only uses it, so that the loop c
 
 import warnings
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,13 @@ class World:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def decided_by_first(self, value: int) -> int:
-        """Returns worker 0's `value` on every worker."""
+    def said_by_first(self, value: T) -> T:
+        """Returns worker 0's `value`, anything that pickles, on every worker."""
         if self.size == 1:
             return value
-        message = torch.tensor([value])
-        torch.distributed.broadcast(message, src=0, group=self._control)
-        return int(message.item())
+        message = [value]
+        torch.distributed.broadcast_object_list(message, src=0, group=self._control)
+        return message[0]
 
     def largest(self, value: int) -> int:
         """Returns the largest `value` of all workers on every worker."""

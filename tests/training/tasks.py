@@ -8,7 +8,6 @@ import numpy as np
 
 from pipeline.data.config import DataConfig
 from pipeline.data.manifest import read_manifest
-from pipeline.data.preparation import write_shards
 from pipeline.data.shards import read_tokens
 from pipeline.models.config import ModelConfig
 from pipeline.records import Episode
@@ -19,6 +18,7 @@ from pipeline.training.schedule import Schedule
 from pipeline.training.validation import Validation
 from pipeline.training.windows import ResidentWindows, ShuffledWindows
 from pipeline.training.world import World
+from tests.data.in_memory import write_shards
 
 MODEL = ModelConfig(layers=1, heads=2, width=16, window_transitions=4, dropout=0.1)
 TRAINING = TrainingConfig(epochs=3, batch_size=16, log_steps=5, validation_windows=20, learning_rate=3e-3)

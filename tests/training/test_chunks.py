@@ -54,3 +54,10 @@ def test_a_chunk_has_whole_shards_and_enough_windows() -> None:
 def test_a_split_without_windows_is_refused() -> None:
     with pytest.raises(ValueError, match="steps sums to 0"):
         ChunkOrder([0, 0], 15, seed=3)
+
+
+def test_no_chunk_is_empty() -> None:
+    """Shards may hold no episode of a split, wherever the shuffle puts them."""
+    for seed in range(20):
+        chunks = list(ChunkOrder([10, 0, 10], 10, seed).between(0, 40))
+        assert [chunk.size for chunk in chunks] == [10] * 4

@@ -14,6 +14,9 @@ from pipeline.training.divergence import divergence
         (1.0, math.nan, [], None, "the gradient norm is nan"),
         (None, 1.0, [1.0, 1.0, 1.0], 3.0, ""),
         (3.1, 1.0, [1.0, 9.0, 1.0], 3.0, "the loss rose to 3.1, more than 3 times its recent 1"),
+        (4e-7, 1.0, [1e-7, 1e-7, 1e-7], 3.0, ""),  # a model of deterministic data
+        (0.04, 1.0, [1e-7, 1e-7, 1e-7], 3.0, ""),
+        (0.06, 1.0, [1e-7] * 3, 3.0, "the loss rose to 0.06, more than 3 times its recent 1e-07"),
         (2.9, 1.0, [1.0, 9.0, 1.0], 3.0, ""),
         (3.1, 1.0, [1.0, 9.0, 1.0], None, ""),
         (3.1, 1.0, [1.0, 1.0], 3.0, ""),  # too few to know what is usual

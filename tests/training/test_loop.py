@@ -6,7 +6,7 @@ import torch
 
 import pipeline.training.loop
 from pipeline.errors import CheckpointError, StorageError, TrainingDivergedError
-from pipeline.training import saver
+from pipeline.training import storage
 from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
 from pipeline.training.metrics import read_metrics
 from tests.training.tasks import MODEL, TRAINING, curve, make_loop, make_task, run
@@ -114,7 +114,7 @@ def test_a_model_that_broke_since_the_last_line_is_not_saved(tmp_path: Path) -> 
 
 def test_storage_that_fails_in_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(tmp_path)
-    monkeypatch.setattr(saver, "ATTEMPTS", 1)
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
     loop, windows, validation = make_loop(task)
     task.checkpoints.parent.joinpath("checkpoints").write_text("a file")
     with pytest.raises(StorageError, match="could not be written"):

@@ -1,5 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from pipeline.errors import StorageError
 from pipeline.training.metrics import MetricsLog, last_line, read_metrics
 
 
@@ -47,3 +52,62 @@ def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, round(event.value, 3)) for event in events.Scalars("step/loss")] == [(5, 0.2), (10, 0.1)]
+
+
+class FullForAWhile:
+    """A file whose disk takes half of a line, then nothing, then all."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._takes: list[Callable[[bytes], int]] = [self._half, self._nothing]
+
+    def _half(self, content: bytes) -> int:
+        return int(self._file.write(content[: len(content) // 2]))
+
+    def _nothing(self, content: bytes) -> int:
+        raise OSError(28, f"No space left on device for {len(content)} bytes")
+
+    def write(self, content: bytes) -> int:
+        return self._takes.pop(0)(content) if self._takes else self._file.write(content)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def test_a_disk_that_is_full_for_a_while_loses_no_line(tmp_path: Path) -> None:
+    pauses: list[float] = []
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, pauses.append)
+    log._file = FullForAWhile(log._file)  # type: ignore[assignment]
+    for step in (5, 10):
+        log.write("step", {"step": step, "loss": 1.0})
+    log.close()
+    assert pauses == [1]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [5, 10]
+
+
+def test_a_disk_that_stays_full_is_told_in_words(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, lambda _: None)
+    log._file = open("/dev/full", "ab", buffering=0)  # noqa: PTH123, SIM115
+    with pytest.raises(StorageError, match=r"line of step 5 could not be written to .*metrics\.jsonl .*No space left"):
+        log.write("step", {"step": 5, "loss": 1.0})
+    log.close()
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"record of the run could not be written to .*File exists"):
+        MetricsLog(tmp_path / "file" / "metrics.jsonl", tmp_path / "tensorboard", 0, lambda _: None)
+
+
+def test_tensorboard_goes_on_in_another_file_once_its_writer_has_failed(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, lambda _: None)
+    writer = log._events.file_writer.event_writer._async_writer
+    writer._worker.exception = OSError(28, "No space left on device")
+    log.write("step", {"step": 5, "loss": 0.25})
+    log.sync()
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("step/loss")] == [(5, 0.25)]
