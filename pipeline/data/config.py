@@ -1,6 +1,6 @@
 """Which episodes are read, and how they become token shards."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,8 @@ class SourceConfig(Config):
     )
     root: str | None = Field(
         None,
-        description="Folder or URI of Minari datasets; null is MINARI_DATASETS_PATH, else Minari's own default.",
+        description="Folder or URI of Minari datasets; null is MINARI_DATASETS_PATH, else Minari's own default, or on "
+        "a cluster (RAY_ADDRESS) `datasets` beside the runs.",
     )
     share: float = Field(1.0, gt=0, le=1, description="Share of its episodes, drawn by the seed; above 0, at most 1.")
     max_steps: int | None = Field(
@@ -33,7 +34,7 @@ class DataConfig(Config):
     )
     download: bool = Field(
         True,
-        description="Fetch data sets that are not in Minari's folder from the Minari hub (needs minari[hf]).",
+        description="Fetch data sets without a root that are not there from the Minari hub (needs minari[hf]).",
         json_schema_extra=VOLATILE,
     )
     observation_keys: tuple[str, ...] | None = Field(
@@ -44,7 +45,8 @@ class DataConfig(Config):
     )
     on_invalid: Literal["refuse", "drop"] = Field(
         "refuse",
-        description="Episodes with NaN or infinite values: stop with an error, or leave them out and count them.",
+        description="Episodes without steps, or with NaN or infinite values: stop with an error, or leave them out and "
+        "count them.",
     )
     discretizer: Literal["quantile", "uniform"] = Field(
         "quantile", description="Bin edges at the quantiles of each dimension, or of equal width."
@@ -86,3 +88,7 @@ class DataConfig(Config):
         description="Seconds without the next shard's worth of steps after which the stage gives up.",
         json_schema_extra=VOLATILE,
     )
+
+    def treatment(self) -> dict[str, Any]:
+        """Returns the identity of what is done with the sources, whichever they are and wherever the shards go."""
+        return self.model_copy(update={"output": None, "sources": ()}).identity()

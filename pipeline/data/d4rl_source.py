@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.configuration import absolute
 from pipeline.data.spaces import Spaces, select_columns
 from pipeline.data.staging import local_copy
 from pipeline.errors import ConfigError, DataError
@@ -31,7 +32,7 @@ class D4rlSource:
 
     Attributes:
         name: Its file name, as given.
-        location: Path or URI of the file.
+        location: Absolute path or URI of the file.
         spaces: Flat observations and continuous actions; the file names no bounds.
     """
 
@@ -74,7 +75,7 @@ class D4rlSource:
         observations, actions = (int(np.prod(shapes[name][1:], dtype=np.int64)) for name in _COLUMNS[:2])
         spaces = Spaces.plain(observations, actions)
         chosen = select_columns(columns, observations)
-        return cls(location, location, spaces.model_copy(update={"observation_columns": chosen}))
+        return cls(location, absolute(location), spaces.model_copy(update={"observation_columns": chosen}))
 
     @property
     def environment(self) -> dict[str, Any] | None:

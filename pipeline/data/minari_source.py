@@ -11,6 +11,7 @@ import numpy as np
 from minari.dataset.minari_storage import MinariStorage
 from numpy.typing import NDArray
 
+from pipeline.configuration import absolute
 from pipeline.data.spaces import Spaces
 from pipeline.data.staging import local_copy
 from pipeline.errors import DataError
@@ -26,7 +27,7 @@ class MinariSource:
 
     Attributes:
         name: Its id.
-        location: Path or URI of its folder, which holds `data/metadata.json`.
+        location: Absolute path or URI of its folder, which holds `data/metadata.json`.
         spaces: How its observations and actions become columns.
     """
 
@@ -64,7 +65,7 @@ class MinariSource:
             spaces = Spaces.of(storage.observation_space, storage.action_space, keys, columns)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        return cls(name, location, spaces)
+        return cls(name, absolute(location), spaces)
 
     @property
     def environment(self) -> dict[str, Any] | None:

@@ -58,8 +58,7 @@ class Preparation:
     def origin(self) -> str:
         """Names everything that shards depend on: what the data sets hold, the choice of episodes, the settings."""
         prints = [(source.name, source.fingerprint()) for source in self.readers]
-        settings = self.config.model_copy(update={"output": None, "sources": ()}).identity()
-        hasher = hashlib.sha256(json.dumps([prints, self.seed, settings], sort_keys=True).encode())
+        hasher = hashlib.sha256(json.dumps([prints, self.seed, self.config.treatment()], sort_keys=True).encode())
         hasher.update(self.index.sources.tobytes() + self.index.ids.tobytes())
         return hasher.hexdigest()
 
@@ -68,7 +67,8 @@ class Preparation:
         """What the first pass depends on."""
         config = self.config
         columns = self.spaces.observation_dim + self.spaces.action_dim + 2
-        share = min(1.0, config.sample_numbers / (self.index.steps * columns))
+        # At least 1: where no episode has steps, the pass over them says so.
+        share = min(1.0, config.sample_numbers / max(1, self.index.steps * columns))
         return SummarySettings(
             self.spaces, config.discount, config.termination_penalty, config.on_invalid == "drop", share, self.seed
         )
@@ -111,7 +111,8 @@ def fit_summary(preparation: Preparation, summary: Summary) -> Fit:
     """
     if not len(summary.ids):
         raise DataError(
-            f"all {len(summary.invalid_ids)} episodes hold NaN or infinite values; expected at least one valid episode."
+            f"all {len(summary.invalid_ids)} episodes are invalid; expected at least one valid episode. The first: "
+            f"{summary.complaints[0]}."
         )
     # One sort of each column for all that follows, in place: a copy would be a third of the driver's memory.
     ordered = np.asfortranarray(summary.sample)

@@ -58,6 +58,11 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
         if not paths:
             raise DataError(f"data.sources names '{pattern}', where there is no file; expected a D4RL HDF5 file.")
         return [D4rlSource.open(path, keys, columns) for path in paths]
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise DataError(
+            f"data.sources names {pattern!r}, a path; expected the id of a data set, below its root. For a folder "
+            "/path/to/space/name-v0 give {root: /path/to, id: space/name-v0}."
+        )
     root = str(entry.root or get_dataset_path())
     names = _dataset_ids(root, pattern)
     if not names and entry.root is None and config.download and HUB_ID.fullmatch(pattern):

@@ -22,7 +22,6 @@ from pipeline.tokens.discretizer import Discretizer, Tokens
 from pipeline.tokens.layout import TransitionLayout
 
 Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def write_shard(
         settings: What the content depends on.
     """
     clipped = np.zeros(settings.discretizer.layout.transition_dim, dtype=np.int64)
-    sink, rows, steps = pa.BufferOutputStream(), 0, 0
+    sink, rows, steps, waiting = pa.BufferOutputStream(), 0, 0, 0
     pending: list[_Row] = []
     with pq.ParquetWriter(sink, settings.schema, compression="zstd", compression_level=3) as writer:
         for episode, split in episodes:
@@ -119,10 +118,10 @@ def write_shard(
             clipped += settings.discretizer.clipped(table)
             for row in _rows(episode, split, settings.discretizer.encode(table), settings.steps_per_row):
                 pending.append(row)
-                rows, steps = rows + 1, steps + row.length
-                if sum(row.length for row in pending) >= settings.steps_per_row:
+                rows, steps, waiting = rows + 1, steps + row.length, waiting + row.length
+                if waiting >= settings.steps_per_row:
                     writer.write_table(_table(pending, settings.schema))
-                    pending = []
+                    pending, waiting = [], 0
         if pending:
             writer.write_table(_table(pending, settings.schema))
         facts = {"settings": settings.digest, "rows": rows, "steps": steps, "clipped": clipped.tolist()}

@@ -16,7 +16,7 @@ class ReturnStatistics(BaseModel):
     Attributes:
         source: Its name.
         episodes, steps: Taken from it.
-        dropped_episodes: Left out because they hold NaN or infinite values.
+        dropped_episodes: Left out because they have no steps, or hold NaN or infinite values.
         terminations, truncations: Episodes that the MDP ended, and that a limit ended.
         mean, deviation: Mean and standard deviation of the returns.
         quantiles: Returns at `QUANTILES`: least, 5 %, quartiles, 95 %, greatest.

@@ -30,7 +30,7 @@ def statistics_notes(statistics: Statistics) -> list[str]:
     notes = []
     dropped = sum(entry.dropped_episodes for entry in statistics.returns)
     if dropped:
-        notes.append(f"{dropped:,} episodes with NaN or infinite values were left out: {statistics.invalid[0]}, ...")
+        notes.append(f"{dropped:,} invalid episodes were left out: {statistics.invalid[0]}, ...")
     few = statistics.few_values
     if few:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from pipeline.configuration import write_atomically
 from pipeline.errors import StorageError
 
 Location = str | Path
@@ -48,17 +49,6 @@ class Folder:
     def __str__(self) -> str:
         """The location for people: without the credentials that a URI may hold."""
         return re.sub("//[^/@]*@", "//", self.location)
-
-    def create(self) -> None:
-        """Makes the folder (and the bucket, where its options allow that) if it is not there.
-
-        Raises:
-            StorageError: It cannot be made.
-        """
-        try:
-            self._filesystem.create_dir(self._path, recursive=True)
-        except OSError as error:
-            raise self._error("", "made", error) from error
 
     def exists(self, name: str) -> bool:
         """Whether the file `name` is there."""
@@ -106,16 +96,13 @@ class Folder:
         Raises:
             StorageError: It cannot be written.
         """
-        local = isinstance(self._filesystem, fs.LocalFileSystem)
         path = self._file(name)
-        partial = f"{path}.{os.getpid()}.partial" if local else path
         try:
-            if local:
-                self._filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-            with self._filesystem.open_output_stream(partial) as stream:
-                stream.write(content)
-            if local:
-                self._filesystem.move(partial, path)
+            if isinstance(self._filesystem, fs.LocalFileSystem):
+                write_atomically(Path(path), content)
+            else:
+                with self._filesystem.open_output_stream(path) as stream:
+                    stream.write(content)
         except OSError as error:
             raise self._error(name, "written", error) from error
 

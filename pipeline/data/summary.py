@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.spaces import Spaces
-from pipeline.data.transitions import check_shapes, invalid_values, transition_table
+from pipeline.data.transitions import check_shapes, complaint_of, transition_table
 from pipeline.errors import DataError
 from pipeline.records import Episode
 from pipeline.seeding import stream
@@ -21,7 +21,7 @@ class SummarySettings:
     Attributes:
         spaces: The columns that every episode must have.
         discount, termination_penalty: See `transition_table`.
-        drop_invalid: Leave out and report episodes with NaN or infinite values, instead of refusing them.
+        drop_invalid: Leave out and report episodes without steps or with NaN or infinite values; else they are refused.
         sample_share: Share of steps kept for the quantiles; 1 keeps all, and the quantiles are exact.
         seed: Root seed of the sample.
     """
@@ -84,7 +84,8 @@ def summarise(episodes: Iterable[tuple[int, Episode]], settings: SummarySettings
     """Returns the summary of episodes, each given with the place of its source.
 
     Raises:
-        DataError: An episode of other shapes, or one with NaN or infinite values unless these are dropped.
+        DataError: An episode of other shapes, or one without steps or with NaN or infinite values unless these are
+            dropped.
     """
     spaces = settings.spaces
     facts: list[tuple[int, int, int, float, bool, bool]] = []
@@ -92,12 +93,14 @@ def summarise(episodes: Iterable[tuple[int, Episode]], settings: SummarySettings
     moments = _Moments(spaces.observation_dim + spaces.action_dim + 2)
     samples = [np.empty((0, len(moments.mean)))]
     for source, episode in episodes:
-        check_shapes(episode, spaces.observation_dim, spaces.action_dim)
-        complaint = invalid_values(episode)
+        if episode.num_steps:
+            check_shapes(episode, spaces.observation_dim, spaces.action_dim)
+        complaint = complaint_of(episode)
         if complaint is not None:
             if not settings.drop_invalid:
                 raise DataError(
-                    f"{complaint}; expected numbers. Set data.on_invalid to drop to leave such episodes out."
+                    f"{complaint}; expected numbers, of at least 1 step. Set data.on_invalid to drop to leave such "
+                    "episodes out."
                 )
             invalid.append((source, episode.episode_id, complaint))
             continue

@@ -12,12 +12,10 @@ def check_shapes(episode: Episode, observation_dim: int, action_dim: int) -> Non
     """Checks that an episode is whole and like the others.
 
     Raises:
-        DataError: No steps, T observations instead of T + 1, other dimensions.
+        DataError: T observations instead of T + 1, other dimensions.
     """
     steps = episode.num_steps
     where = f"Episode {episode.episode_id} of {episode.source}"
-    if steps < 1:
-        raise DataError(f"{where} has 0 steps; expected at least 1. Remove it from the data set.")
     if len(episode.actions) != steps or len(episode.observations) != steps + 1:
         raise DataError(
             f"{where} has {steps} rewards, {len(episode.actions)} actions and {len(episode.observations)} "
@@ -32,8 +30,10 @@ def check_shapes(episode: Episode, observation_dim: int, action_dim: int) -> Non
         )
 
 
-def invalid_values(episode: Episode) -> str | None:
-    """Returns what is wrong with the episode's numbers, None if all are finite."""
+def complaint_of(episode: Episode) -> str | None:
+    """Returns why the episode cannot be used: no steps, or NaN or infinite values; None if it can."""
+    if episode.num_steps < 1:
+        return f"Episode {episode.episode_id} of {episode.source} has 0 steps"
     for name in ("observations", "actions", "rewards"):
         array = getattr(episode, name)
         finite = np.isfinite(array)

@@ -6,10 +6,10 @@ import pytest
 
 from pipeline.data.config import DataConfig
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
-from pipeline.data.preparation import write_shards
 from pipeline.data.shards import read_tokens
 from pipeline.errors import ManifestError
 from tests.data.episodes import random_episodes
+from tests.data.in_memory import write_shards
 
 
 @pytest.fixture

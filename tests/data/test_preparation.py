@@ -8,7 +8,6 @@ from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import read_episodes
 from pipeline.data.plan import Preparation, fit_summary
-from pipeline.data.preparation import write_shards
 from pipeline.data.shards import read_tokens
 from pipeline.data.sources import MemorySource
 from pipeline.data.spaces import Spaces
@@ -18,6 +17,7 @@ from pipeline.errors import DataError, ManifestError
 from pipeline.records import Episode
 from pipeline.references.prepare import reference_prepare
 from tests.data.episodes import random_episodes, write_minari
+from tests.data.in_memory import write_shards
 
 
 def with_nan(episode: Episode) -> Episode:
@@ -80,12 +80,14 @@ def test_dropped_episodes_are_counted_and_the_others_stay(tmp_path: Path) -> Non
     (returns,) = manifest.statistics.returns
     assert (returns.episodes, returns.dropped_episodes, manifest.totals.steps) == (9, 1, 45)
     assert "Episode 3 of memory has 1 NaN" in manifest.statistics.invalid[0]
-    assert "1 episodes with NaN or infinite values were left out" in statistics_notes(manifest.statistics)[0]
+    assert "1 invalid episodes were left out" in statistics_notes(manifest.statistics)[0]
 
 
 def test_nothing_but_invalid_episodes_is_refused(tmp_path: Path) -> None:
     episodes = [with_nan(episode) for episode in random_episodes([5] * 3)]
-    with pytest.raises(DataError, match="all 3 episodes hold NaN or infinite values; expected at least one valid"):
+    with pytest.raises(
+        DataError, match=r"all 3 episodes are invalid; expected at least one valid episode\. The first: .* NaN"
+    ):
         write_shards(tmp_path, episodes, DataConfig(num_bins=5, on_invalid="drop"))
 
 

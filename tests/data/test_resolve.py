@@ -61,6 +61,24 @@ def test_an_unknown_data_set_is_refused_with_those_that_are_there(root: Path) ->
         names(root, "space/hopper/best-v0")
 
 
+@pytest.mark.parametrize("dataset_id", ["{root}/space/walker/medium-v0", "../datasets/space/walker/medium-v0"])
+def test_a_folder_in_place_of_an_id_is_refused_with_what_to_give(root: Path, dataset_id: str) -> None:
+    with pytest.raises(
+        DataError, match=r"names '.*medium-v0', a path; expected the id .* give \{root: /path/to, id: sp"
+    ):
+        names(root, dataset_id.replace("{root}", str(root)))
+
+
+def test_relative_places_mean_the_same_to_workers_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    write_d4rl(root / "a.hdf5")
+    entries = (SourceConfig(id="space/walker/medium-v0", root="."), SourceConfig(id="*.hdf5"))
+    found = [source for source, _ in resolve_sources(DataConfig(sources=entries), COLLECTED)]
+    assert [source.name for source in found] == ["space/walker/medium-v0", "a.hdf5"], "shards must not name a machine"
+    monkeypatch.chdir("/")
+    assert [len(source.lengths()) for source in found] == [1, 3]
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"names '.*none.hdf5', where there is no file; expected a D4RL HDF5 file"):
         names(tmp_path, f"{tmp_path}/none.hdf5")

@@ -7,11 +7,11 @@ import pytest
 
 from pipeline.data.config import DataConfig
 from pipeline.data.manifest import read_manifest
-from pipeline.data.preparation import write_shards
 from pipeline.data.shards import ShardSettings, finished_shard, read_tokens, write_shard
 from pipeline.data.storage import Folder
 from pipeline.data.transitions import transition_table
 from tests.data.episodes import counting_episodes, random_episodes
+from tests.data.in_memory import write_shards
 
 LENGTHS = [3, 25, 1, 12, 9, 30]
 

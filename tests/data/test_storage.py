@@ -1,19 +1,22 @@
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+from pyarrow import fs
 
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.manifest import read_manifest
-from pipeline.data.preparation import write_shards
 from pipeline.data.resolve import resolve_sources
-from pipeline.data.shards import SPLITS, read_tokens
+from pipeline.data.shards import Split, read_tokens
 from pipeline.data.staging import local_copy
 from pipeline.data.storage import Folder, is_remote, join
 from pipeline.errors import StorageError
 from tests.data.episodes import random_episodes, write_minari
+from tests.data.in_memory import write_shards
 
 
 def test_what_was_written_is_read_and_listed(tmp_path: Path) -> None:
@@ -31,11 +34,15 @@ def test_what_was_written_is_read_and_listed(tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(tmp_path)
     folder.write("a", b"old")
-    monkeypatch.setattr(os, "getpid", lambda: 123)
-    (tmp_path / "a.123.partial").mkdir()  # the temporary file cannot be written
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="a could not be written"):
         folder.write("a", b"new")
     assert folder.read("a") == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_missing_file_is_a_storage_error(tmp_path: Path) -> None:
@@ -63,7 +70,8 @@ def bucket() -> Iterator[str]:
     host, port = server.get_host_and_port()
     options = f"scheme=http&endpoint_override={host}:{port}&allow_bucket_creation=true"
     credentials = "anything:anything@"
-    Folder(f"s3://{credentials}bucket?{options}").create()
+    filesystem, path = fs.FileSystem.from_uri(f"s3://{credentials}bucket?{options}")
+    filesystem.create_dir(path)
     yield f"s3://{credentials}bucket/folder?{options}"
     server.stop()
 
@@ -73,7 +81,7 @@ def test_shards_in_a_bucket_are_those_on_disk(bucket: str, tmp_path: Path) -> No
     here, there = tmp_path / "shards", join(bucket, "shards")
     assert write_shards(here, episodes, config) == write_shards(there, episodes, config)
     assert read_manifest(there) == read_manifest(here)
-    for split in SPLITS:
+    for split in get_args(Split):
         assert np.array_equal(read_tokens(there, split).tokens, read_tokens(here, split).tokens)
 
 

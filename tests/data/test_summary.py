@@ -95,3 +95,16 @@ def test_an_episode_with_nan_is_dropped_and_counted_where_that_was_chosen() -> N
     assert summary.invalid_sources.tolist() == [0]
     assert "1 NaN or infinite values in rewards" in summary.complaints[0]
     assert np.isfinite(summary.mean).all()
+
+
+def _with_an_empty_one() -> list[tuple[int, object]]:
+    empty = replace(EPISODES[2], observations=np.zeros((1, 3)), actions=np.zeros((0, 2)), rewards=np.zeros(0))
+    return [*PAIRS[:2], (0, empty), *PAIRS[3:]]
+
+
+def test_an_episode_without_steps_is_refused_or_dropped_as_other_invalid_ones() -> None:
+    with pytest.raises(DataError, match=r"Episode 2 of memory has 0 steps; expected numbers, of at least 1 step"):
+        summarise(_with_an_empty_one(), SETTINGS)  # type: ignore[arg-type]
+    summary = summarise(_with_an_empty_one(), replace(SETTINGS, drop_invalid=True))  # type: ignore[arg-type]
+    assert summary.ids.tolist() == [0, 1, 3, 4, 5]
+    assert summary.complaints.tolist() == ["Episode 2 of memory has 0 steps"]

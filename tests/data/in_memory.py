@@ -1,4 +1,4 @@
-"""Prepares episodes that are in memory, in this process and without Ray.
+"""Prepares episodes that are in memory, in this process and without Ray, in milliseconds.
 
 The same functions in the same order as `pipeline.distributed.prepare`, which runs them on a cluster.
 """
