@@ -24,13 +24,16 @@ class Behaviour:
         config: Which policy, with how much noise.
         spaces: Columns of the environment's observations and actions.
         action_space: Where random actions are drawn from.
+        folder: What the path of a policy file is relative to.
 
     Raises:
         ConfigError: An unknown policy, or one that does not fit the environment's actions.
         DataError: A policy file that cannot be read.
     """
 
-    def __init__(self, config: BehaviourConfig, spaces: Spaces, action_space: "gymnasium.Space[Any]") -> None:
+    def __init__(
+        self, config: BehaviourConfig, spaces: Spaces, action_space: "gymnasium.Space[Any]", folder: Path = Path()
+    ) -> None:
         self.config = config
         self._spaces = spaces
         if isinstance(action_space, gymnasium.spaces.Discrete):
@@ -46,7 +49,7 @@ class Behaviour:
                     "the environment's actions have no bounds; expected bounds, between which random actions are drawn."
                 )
             self._low, self._high = np.array(spaces.action_low), np.array(spaces.action_high)
-        self._act = None if config.policy == "random" else self._policy()
+        self._act = None if config.policy == "random" else self._policy(folder)
 
     def noise(self, generator: np.random.Generator) -> float:
         """Returns the noise of an episode, drawn if the configuration gives a range."""
@@ -77,10 +80,10 @@ class Behaviour:
             return np.array([generator.integers(self._spaces.action_choices)], dtype=np.float64)
         return generator.uniform(self._low, self._high)
 
-    def _policy(self) -> Act:
+    def _policy(self, folder: Path) -> Act:
         name, sample = self.config.policy, self.config.sample
         if name.endswith(".npz"):
-            policy = FilePolicy(Path(name))
+            policy = FilePolicy(folder / name)
             if policy.action_dim != self._spaces.action_dim:
                 raise ConfigError(
                     f"policy is {name!r}, of {policy.action_dim} actions; expected {self._spaces.action_dim}, the "

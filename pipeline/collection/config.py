@@ -50,11 +50,16 @@ class CollectConfig(Config):
         (BehaviourConfig(),), description="The mixture; each episode draws one behaviour by weight."
     )
     num_actors: int | None = Field(
-        None, ge=1, description="Ray actors; null takes one for each CPU.", json_schema_extra=VOLATILE
+        None,
+        ge=1,
+        description="Ray actors, at most; null takes one for each CPU, and asks a cluster (RAY_ADDRESS) for as many as "
+        "get something to do, so that it grows.",
+        json_schema_extra=VOLATILE,
     )
     timeout_s: float = Field(
         900.0,
         gt=0,
-        description="Seconds without any actor's answer after which the stage gives up; an answer is 25 episodes.",
+        description="Seconds without any actor's answer after which the stage gives up; an answer is 25 episodes, or "
+        "fewer where these may have more than 5000 steps.",
         json_schema_extra=VOLATILE,
     )

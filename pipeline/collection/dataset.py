@@ -103,6 +103,11 @@ def _buffers(episodes: Iterable[CollectedEpisode], facts: list[dict[str, str | f
 
 
 def _publish(building: Path, root: Path, dataset_id: str) -> None:
+    # The parts that it was made of are removed next: until its bytes are on the disk, a power failure could take both.
+    for path in building.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     final = dataset_folder(root, dataset_id)
     final.parent.mkdir(parents=True, exist_ok=True)
     for namespace in (path for path in final.relative_to(root).parents if path.name):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Collector:
         environment: Where.
         behaviours: The mixture.
         seed: Root seed.
+        folder: What the paths of policy files are relative to.
 
     Raises:
         EnvironmentSetupError: An unknown environment.
@@ -53,7 +55,13 @@ class Collector:
         ConfigError: A behaviour that does not fit the environment, or episodes without a limit.
     """
 
-    def __init__(self, environment: EnvironmentConfig, behaviours: Sequence[BehaviourConfig], seed: int) -> None:
+    def __init__(
+        self,
+        environment: EnvironmentConfig,
+        behaviours: Sequence[BehaviourConfig],
+        seed: int,
+        folder: Path = Path(),
+    ) -> None:
         self.environment = make_environment(environment)
         if self.environment.spec is None or self.environment.spec.max_episode_steps is None:
             raise ConfigError(
@@ -62,9 +70,17 @@ class Collector:
             )
         self._seed = seed
         self._spaces = Spaces.of(self.environment.observation_space, self.environment.action_space)
-        self._behaviours = [Behaviour(config, self._spaces, self.environment.action_space) for config in behaviours]
+        self._behaviours = [
+            Behaviour(config, self._spaces, self.environment.action_space, folder) for config in behaviours
+        ]
         weights = np.array([config.weight for config in behaviours])
         self._shares = weights / weights.sum()
+
+    @property
+    def most_steps(self) -> int:
+        """The time limit of an episode."""
+        assert self.environment.spec is not None
+        return int(self.environment.spec.max_episode_steps)
 
     def collect(self, episode: int) -> CollectedEpisode:
         """Returns episode number `episode`."""

@@ -1,23 +1,32 @@
 """Part files: a chunk of collected episodes, so that an interrupted collection keeps what it has."""
 
 import io
-import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.collection.episodes import CollectedEpisode
+from pipeline.configuration import write_atomically
+from pipeline.errors import DataError
 
-CHUNK_EPISODES = 25
-"""Episodes of one part file: 25 000 steps at most where episodes end after 1000, some seconds of a core's work."""
+MOST_EPISODES = 25
+MOST_STEPS = 5_000
+"""Of one part file: half a second of a core's work at MuJoCo's 10 000 steps a second, so that several actors share even
+a small collection and the progress moves."""
 
 _PREFIX = "observations/"
 
 
-def chunk_episodes(chunk: int) -> range:
-    """Returns the numbers of the episodes of chunk `chunk`."""
-    return range(chunk * CHUNK_EPISODES, (chunk + 1) * CHUNK_EPISODES)
+def chunk_size(most_steps: int) -> int:
+    """Returns how many episodes of at most `most_steps` steps make a chunk. No episode depends on it."""
+    return max(1, min(MOST_EPISODES, MOST_STEPS // most_steps))
+
+
+def chunk_episodes(chunk: int, size: int) -> range:
+    """Returns the numbers of the episodes of chunk `chunk`, where chunks have `size` episodes."""
+    return range(chunk * size, (chunk + 1) * size)
 
 
 def part_path(folder: Path, chunk: int) -> Path:
@@ -38,17 +47,24 @@ def write_part(path: Path, episodes: Sequence[CollectedEpisode]) -> None:
     arrays["length"] = np.array([len(episode.rewards) for episode in episodes], dtype=np.int64)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process is in the name: after a lost actor, the old process may still be writing while the new one begins.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_atomically(path, buffer.getvalue())
 
 
-def part_lengths(path: Path) -> list[int]:
-    """Returns the steps of each episode of a part file."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return [int(length) for length in arrays["length"]]
+def part_lengths(path: Path, size: int) -> list[int]:
+    """Returns the steps of each episode of a part file, after a look at all of its bytes.
+
+    Raises:
+        DataError: It cannot be read, or does not hold `size` episodes, as an earlier version's chunks.
+    """
+    try:
+        lengths = [len(episode.rewards) for episode in read_part(path)]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); expected {size} episodes."
+        ) from error
+    if len(lengths) != size:
+        raise DataError(f"{path} holds {len(lengths)} episodes; expected {size}.")
+    return lengths
 
 
 def read_part(path: Path) -> Iterator[CollectedEpisode]:

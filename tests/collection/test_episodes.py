@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import h5py
@@ -8,10 +9,10 @@ import pytest
 from pipeline.collection.config import BehaviourConfig
 from pipeline.collection.dataset import check_dataset_id, minari_root, write_dataset
 from pipeline.collection.episodes import CollectedEpisode, Collector
-from pipeline.collection.parts import chunk_episodes, part_lengths, part_path, read_part, write_part
+from pipeline.collection.parts import chunk_episodes, chunk_size, part_lengths, part_path, read_part, write_part
 from pipeline.data.minari_source import MinariSource
 from pipeline.environments import EnvironmentConfig
-from pipeline.errors import ConfigError, EnvironmentSetupError
+from pipeline.errors import ConfigError, DataError, EnvironmentSetupError
 
 PENDULUM = EnvironmentConfig(id="InvertedPendulum-v5", max_episode_steps=20)
 CORRIDOR = EnvironmentConfig(id="tests.collection.mazes:Corridor-v0")
@@ -80,16 +81,44 @@ def test_an_unknown_environment_is_refused() -> None:
 @pytest.mark.parametrize("environment", [PENDULUM, CORRIDOR], ids=["plain", "dict"])
 def test_a_part_file_holds_its_episodes(tmp_path: Path, environment: EnvironmentConfig) -> None:
     collector = Collector(environment, MIXTURE[:1], 0)
-    episodes = [collector.collect(number) for number in chunk_episodes(2)]
+    episodes = [collector.collect(number) for number in chunk_episodes(2, 25)]
     path = part_path(tmp_path / "parts", 2)
     write_part(path, episodes)
-    assert part_lengths(path) == [len(episode.rewards) for episode in episodes]
+    assert part_lengths(path, 25) == [len(episode.rewards) for episode in episodes]
     assert all(same(one, other) for one, other in zip(read_part(path), episodes, strict=True))
     assert [entry.name for entry in path.parent.iterdir()] == ["part-000002.npz"]
 
 
-def test_chunks_follow_each_other() -> None:
-    assert [number for chunk in range(3) for number in chunk_episodes(chunk)] == list(range(75))
+@pytest.mark.parametrize("size", [1, 25])
+def test_chunks_follow_each_other(size: int) -> None:
+    assert [number for chunk in range(3) for number in chunk_episodes(chunk, size)] == list(range(3 * size))
+
+
+def test_a_chunk_of_long_episodes_is_no_longer_than_others() -> None:
+    assert {steps: chunk_size(steps) for steps in (1, 200, 201, 1000, 5000, 100_000)} == {
+        1: 25,
+        200: 25,
+        201: 24,
+        1000: 5,
+        5000: 1,
+        100_000: 1,
+    }
+
+
+def test_a_part_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    collector = Collector(PENDULUM, MIXTURE[:1], 0)
+    path = part_path(tmp_path, 0)
+    write_part(path, [collector.collect(number) for number in range(2)])
+    whole = path.read_bytes()
+    middle = len(whole) // 3
+    damaged = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for content in (b"", whole[: len(whole) // 2], damaged, bytes(len(whole))):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"part-000000.npz cannot be read .*; expected 2 episodes"):
+            part_lengths(path, 2)
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match="holds 2 episodes; expected 3"):
+        part_lengths(path, 3)
 
 
 @pytest.mark.parametrize("environment", [PENDULUM, CORRIDOR], ids=["plain", "dict"])
@@ -142,6 +171,16 @@ def test_two_writes_give_the_same_bytes(tmp_path: Path) -> None:
         for name in ("a", "b")
     ]
     assert files[0] == files[1]
+
+
+def test_a_data_set_is_on_the_disk_before_the_parts_it_was_made_of_can_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino))
+    collector = Collector(PENDULUM, MIXTURE, 0)
+    write_dataset(tmp_path, "space/data-v0", [collector.collect(0)], collector.environment)
+    assert {path.stat().st_ino for path in tmp_path.rglob("*") if path.is_file()} == flushed
 
 
 def test_an_interrupted_write_leaves_nothing_that_looks_like_a_data_set(tmp_path: Path) -> None:
