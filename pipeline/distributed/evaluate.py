@@ -1,7 +1,6 @@
 """The evaluate stage: a pool of Ray actors runs the episodes of every method that are not there yet."""
 
 import math
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,16 @@ import numpy as np
 from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
+from pipeline.distributed.session import joins_cluster
+from pipeline.errors import ConfigError, EvaluationError
 from pipeline.evaluation.config import EvaluationConfig, MethodName
-from pipeline.evaluation.methods import MethodRecipe, check_environment, method_recipe, video_path
+from pipeline.evaluation.environment_check import check_environment
+from pipeline.evaluation.methods import MethodRecipe, method_recipe, video_path
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import EpisodeStart
-from pipeline.evaluation.summary import build_summary, choose_reference, write_summary
+from pipeline.evaluation.summary import build_summary, choose_reference, ended_episodes, write_summary
 from pipeline.evaluation.video import was_filmed
+from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.records import EpisodeResult
@@ -36,9 +39,11 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     stage can be stopped at any time and called again. More episodes than before extend the result.
 
     Raises:
-        RunFolderError: Episodes of another configuration or checkpoint are there.
+        RunFolderError: Episodes of another configuration or checkpoint are there, or another evaluation runs.
         EnvironmentSetupError: The environment does not fit the data.
-        EvaluationError: Episodes were lost on each of their attempts, or all episodes of a method failed.
+        ConfigError: The planner's discount is not that of the values that the model learnt.
+        EvaluationError: Episodes were lost on each of their attempts, or all episodes of a method failed. All others
+            are run, and in the summary, first.
     """
     config = experiment.evaluation
     has_model = any(method != "random" for method in config.methods)
@@ -51,17 +56,25 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     identities = {method: _identity(experiment, recipe) for method, recipe in recipes.items()}
     for method, identity in identities.items():
         claim_folder(stores[method].folder, identity, f"episodes of {method}")
-    with Progress("evaluate", config.episodes * len(recipes), "episodes") as progress:
-        _run_missing(experiment, recipes, stores, progress)
-        progress.finish(f"{config.episodes} episodes of each of {len(recipes)} methods in {run.summary.parent}")
+    total = config.episodes * len(recipes)
+    with exclusive(run.evaluation, "evaluation"), Progress("evaluate", total, "episodes") as progress:
+        failures = _run_missing(experiment, recipes, stores, progress)
+        missing = sum(len(store.missing(config.episodes)) for store in stores.values())
+        lost = f", {missing} of them missing," if missing else ""
+        progress.finish(f"{config.episodes} episodes of each of {len(recipes)} methods{lost} in {run.summary.parent}")
     for method in get_args(MethodName):
         other = EpisodeStore(run.episodes(method))
         if method not in stores and other.stands_beside(identities.values(), config.episodes):
             stores[method] = other
-    results = {str(method): store.read(config.episodes) for method, store in stores.items()}
-    summary = build_summary(results, manifest, experiment.environment.id, reference)
-    write_summary(run.summary, summary)
-    print_summary(summary)
+    results = {method: store.read(config.episodes) for method, store in stores.items()}
+    comparable = _with_ended_episodes(results, failures)
+    if comparable:
+        summary = build_summary(comparable, manifest, experiment.environment.id, reference)
+        write_summary(run.summary, summary)
+        print_summary(summary)
+    if failures:
+        told = "\n".join(f"{method}: {error}" for method, error in failures.items())
+        raise EvaluationError(told) from next(iter(failures.values()))
 
 
 def checkpoint_folder(experiment: Experiment, run: RunFolder) -> Path:
@@ -81,11 +94,20 @@ def load_manifest(experiment: Experiment, run: RunFolder, checkpoint: Path | Non
 
     Raises:
         ManifestError: It is missing or damaged.
+        ConfigError: The planner's discount is not that of its values.
     """
     if checkpoint is None:
-        return read_manifest(run.shards_at(experiment.data.output))
-    path = checkpoint / MANIFEST
-    return Manifest.from_json(path.read_text(), str(path))
+        manifest = read_manifest(run.shards_at(experiment.data.output))
+    else:
+        path = checkpoint / MANIFEST
+        manifest = Manifest.from_json(path.read_text(), str(path))
+    if experiment.planning.discount != manifest.discount:
+        raise ConfigError(
+            f"planning.discount is {experiment.planning.discount}; expected {manifest.discount}, the discount of "
+            "the values that the model learnt: a plan's rewards are added to one of them. Set planning.discount and "
+            "data.discount to it, or prepare and train under another --name."
+        )
+    return manifest
 
 
 def episode_starts(root_seed: int, purpose: str, episodes: list[int]) -> list[EpisodeStart]:
@@ -115,20 +137,44 @@ def _run_missing(
     recipes: dict[MethodName, MethodRecipe],
     stores: dict[MethodName, EpisodeStore],
     progress: Progress,
-) -> None:
+) -> dict[MethodName, EvaluationError]:
+    """Runs the episodes that are not there, and returns why methods whose episodes were lost have not all of theirs."""
     config = experiment.evaluation
     missing = {method: _missing(recipe, stores[method], config) for method, recipe in recipes.items()}
+    failures: dict[MethodName, EvaluationError] = {}
     if not any(missing.values()):
-        return
+        return failures
     useful = math.ceil(max(map(len, missing.values())) / config.batch_size)
-    with RolloutPool(config, wanted_actors(config, useful, can_grow="RAY_ADDRESS" in os.environ)) as pool:
+    with RolloutPool(config, wanted_actors(config, useful, can_grow=joins_cluster())) as pool:
         shown = _Shown(progress, sum(config.episodes - len(episodes) for episodes in missing.values()))
         for method, episodes in missing.items():
             store = stores[method]
             kept = [result for result in store.read(config.episodes) if result.episode not in episodes]
             shown.begin(method, [result.total_reward for result in kept])
             starts = episode_starts(experiment.seed, "evaluation episode", episodes)
-            pool.run(recipes[method], starts, partial(shown.add, store), shown.show)
+            try:
+                pool.run(recipes[method], starts, partial(shown.add, store), shown.show)
+            except EvaluationError as error:  # raised again when the other methods have theirs
+                if not shown.worked:
+                    # The other methods would wait for actors as long, and in vain.
+                    raise
+                failures[method] = error
+    return failures
+
+
+def _with_ended_episodes(
+    results: dict[MethodName, list[EpisodeResult]], failures: dict[MethodName, EvaluationError]
+) -> dict[str, list[EpisodeResult]]:
+    """Returns the methods that a summary can be made of, and adds to `failures` why the others cannot be in it."""
+    comparable: dict[str, list[EpisodeResult]] = {}
+    for method, episodes in results.items():
+        try:
+            ended_episodes(method, episodes)
+        except EvaluationError as error:
+            failures.setdefault(method, error)
+        else:
+            comparable[method] = episodes
+    return comparable
 
 
 def _missing(recipe: MethodRecipe, store: EpisodeStore, config: EvaluationConfig) -> list[int]:
@@ -144,6 +190,7 @@ class _Shown:
     def __init__(self, progress: Progress, done: int) -> None:
         self._progress, self._done = progress, done
         self._method, self._returns, self._began = "", list[float](), time.monotonic()
+        self.worked = False
 
     def begin(self, method: str, returns: list[float]) -> None:
         """Goes on to another method, some of whose episodes may be there."""
@@ -156,7 +203,8 @@ class _Shown:
         self._returns += [result.total_reward for result in results]
 
     def show(self, facts: PoolFacts) -> None:
-        """Updates the line."""
+        """Updates the line, and notes that an actor has answered."""
+        self.worked = self.worked or facts.actors > 0
         self._progress.update(
             self._done,
             method=self._method,

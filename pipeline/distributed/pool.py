@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import torch
 
+from pipeline.distributed.room import actors_to_start
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
@@ -229,7 +230,7 @@ class RolloutPool:
                 self._lose(member, facts, f"no answer for evaluation.call_timeout_s {self._config.call_timeout_s}")
         nobody = not any(member.answered for member in self._members)
         if nobody and now - self._answered_at > self._config.start_timeout_s:
-            raise no_room(self._config)
+            raise none_started(self._config)
 
     def _report_failed(self) -> None:
         if self._failed:
@@ -242,31 +243,32 @@ class RolloutPool:
             )
 
 
-def no_room(config: EvaluationConfig) -> EvaluationError:
-    """Returns the error of actors that did not start in time."""
+def no_room(config: EvaluationConfig, seen: str) -> EvaluationError:
+    """Returns the error of actors that find no room.
+
+    Args:
+        config: Resources of an actor.
+        seen: What shows it, as the sentence's beginning.
+    """
     return EvaluationError(
-        f"no actor has started within evaluation.start_timeout_s {config.start_timeout_s:g}; expected room for "
-        f"{config.cpus_per_actor} CPUs and {config.gpus_per_actor:g} GPUs. The cluster has {ray.cluster_resources()}, "
-        f"free are {ray.available_resources()}. Lower evaluation.cpus_per_actor or evaluation.gpus_per_actor, or wait "
-        "for the cluster's other work."
+        f"{seen}; expected room for {config.cpus_per_actor} CPUs and {config.gpus_per_actor:g} GPUs. The cluster has "
+        f"{ray.cluster_resources()}, free are {ray.available_resources()}. Lower evaluation.cpus_per_actor or "
+        "evaluation.gpus_per_actor, or wait for the cluster's other work."
     )
 
 
-def wanted_actors(config: EvaluationConfig, useful: int, can_grow: bool) -> int:
-    """Returns how many actors to start, at least one.
+def none_started(config: EvaluationConfig) -> EvaluationError:
+    """Returns the error of actors that were waited for and did not start."""
+    return no_room(config, f"no actor has started within evaluation.start_timeout_s {config.start_timeout_s:g}")
 
-    Args:
-        config: Resources of an actor; `evaluation.num_actors`, where it is set, decides alone.
-        useful: How many get something to do, at least 1.
-        can_grow: The cluster may start nodes. It does so for actors that find no room, so all that are useful are
-            wanted, however small the cluster is now.
+
+def wanted_actors(config: EvaluationConfig, useful: int, can_grow: bool) -> int:
+    """Returns how many actors or trials to start, at least one; see `actors_to_start`.
+
+    Raises:
+        EvaluationError: Not even one finds room, and there will be none to wait for.
     """
-    if config.num_actors is not None:
-        return min(config.num_actors, useful)
-    if can_grow:
-        return useful
-    resources = ray.cluster_resources()
-    room = int(resources.get("CPU", 0) // config.cpus_per_actor)
-    if config.gpus_per_actor:
-        room = min(room, int(resources.get("GPU", 0) / config.gpus_per_actor))
-    return max(1, min(room, useful))
+    wanted = actors_to_start(config.num_actors, useful, can_grow, config.cpus_per_actor, config.gpus_per_actor)
+    if not wanted:
+        raise no_room(config, "no actor can start here")
+    return wanted

@@ -1,6 +1,5 @@
 """The sweep stage: tries planning settings on the same episodes and chooses one."""
 
-import os
 from typing import Any
 
 import pandas as pd
@@ -9,10 +8,13 @@ import yaml
 from pipeline.configuration import claim_folder, write_text_atomically
 from pipeline.distributed.evaluate import checkpoint_folder, load_manifest
 from pipeline.distributed.pool import wanted_actors
+from pipeline.distributed.room import actors_to_start
+from pipeline.distributed.session import joins_cluster
 from pipeline.distributed.trials import TrialPlan, run_trials, tried_settings
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import SweepConfig
-from pipeline.evaluation.methods import MethodRecipe, check_environment, method_recipe
+from pipeline.evaluation.environment_check import check_environment
+from pipeline.evaluation.methods import MethodRecipe, method_recipe
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.sweep import (
     SweepRow,
@@ -22,6 +24,7 @@ from pipeline.evaluation.sweep import (
     sweep_table,
     write_table,
 )
+from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
@@ -41,7 +44,7 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
     is a fair test of it. Called again, it runs only the episodes that are missing.
 
     Raises:
-        RunFolderError: Episodes of another configuration or checkpoint are there.
+        RunFolderError: Episodes of another configuration or checkpoint are there, or another sweep runs.
         EnvironmentSetupError: The environment does not fit the data.
         EvaluationError: A setting could not be run; the others' rows are written first.
     """
@@ -57,7 +60,7 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
         checkpoint,
     )
     claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
-    with Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
+    with exclusive(run.sweep, "sweep"), Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
         errors: list[Exception] = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
         rows = _write_results(experiment, run, str(checkpoint))
         progress.finish(f"{len(rows)} settings in {run.sweep}")
@@ -108,11 +111,18 @@ def _run(experiment: Experiment, run: RunFolder, recipe: MethodRecipe, progress:
         settings, episodes = len(tried_settings(run.sweep)), len(list(run.sweep.glob("*/episode-*.parquet")))
         progress.update(episodes, settings=settings)
 
-    # Optuna learns from trials that ended: asked for all of them at once, it would draw at random.
-    learns = config.search == "optuna"
-    useful = config.samples if learns else len(listed_settings(config, experiment.seed))
-    can_grow = "RAY_ADDRESS" in os.environ and not learns
-    return run_trials(plan, wanted_actors(evaluation, useful, can_grow), show)
+    return run_trials(plan, wanted_actors(evaluation, _useful_trials(experiment), joins_cluster()), show)
+
+
+def _useful_trials(experiment: Experiment) -> int:
+    """Returns how many trials at once are worth asking for."""
+    config, evaluation = experiment.sweep, experiment.evaluation
+    if config.search != "optuna":
+        return len(listed_settings(config, experiment.seed))
+    # Optuna learns from trials that ended: asked for all of them at once, it would draw at random. So as many as find
+    # room now, and one where there is none yet.
+    resources = evaluation.cpus_per_actor, evaluation.gpus_per_actor
+    return max(1, actors_to_start(None, config.samples, False, *resources))
 
 
 def _write_results(experiment: Experiment, run: RunFolder, checkpoint: str) -> list[SweepRow]:

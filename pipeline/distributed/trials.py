@@ -22,7 +22,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from pipeline.configuration import write_text_atomically
 from pipeline.distributed.evaluate import episode_starts
-from pipeline.distributed.pool import no_room
+from pipeline.distributed.pool import none_started
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
@@ -99,10 +99,13 @@ class SettingTrial(tune.Trainable):  # type: ignore[misc]
         self._episodes = min(self._episodes + plan.report_every, plan.config.episodes)
         if missing := self._store.missing(self._episodes):
             planning = applied(plan.recipe.planning, self._setting)
-            batch = build_batch(plan.recipe.model_copy(update={"planning": planning}))
+            # First of all: making the environment and loading the model can hang too.
             self._keep([])
-            batch.run(episode_starts(plan.seed, "sweep episode", missing), self._keep)
-            faulthandler.cancel_dump_traceback_later()
+            try:
+                batch = build_batch(plan.recipe.model_copy(update={"planning": planning}))
+                batch.run(episode_starts(plan.seed, "sweep episode", missing), self._keep)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
         row = sweep_table([(self._setting, self._store.read(self._episodes))], plan.config)[0]
         return {
             "episodes": self._episodes,
@@ -228,7 +231,7 @@ class _Ticker(tune.Callback):  # type: ignore[misc]
         if any(trial.status != "PENDING" for trial in trials if not trial.is_finished()):
             self._worked_at = now
         if now - self._worked_at > self._evaluation.start_timeout_s:
-            raise no_room(self._evaluation)
+            raise none_started(self._evaluation)
         if now - self._ticked >= 1:
             self._on_tick()
             self._ticked = now

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.configuration import VOLATILE, Config
 from pipeline.errors import ConfigError
+from pipeline.findings import expected
 from pipeline.planning.config import PlanningConfig
 
 MethodName = Literal["random", "behaviour_cloning", "trajectory_transformer"]
@@ -122,8 +123,10 @@ class SweepConfig(Config):
     def _space_names_planning_settings(self) -> "SweepConfig":
         for path, values in self.space.items():
             section, _, name = path.partition(".")
-            if section != "planning" or name not in PlanningConfig.model_fields:
-                choices = ", ".join(f"planning.{field}" for field in PlanningConfig.model_fields)
+            # Not the discount: it is that of the values that the model learnt.
+            names = [field for field in PlanningConfig.model_fields if field != "discount"]
+            if section != "planning" or name not in names:
+                choices = ", ".join(f"planning.{field}" for field in names)
                 raise ConfigError(f"sweep.space has the key {path!r}; expected one of {choices}.")
             if isinstance(values, RangeConfig) and self.search == "grid":
                 raise ConfigError(
@@ -131,13 +134,17 @@ class SweepConfig(Config):
                     "or sweep.search random or optuna."
                 )
             for value in values.ends if isinstance(values, RangeConfig) else values:
-                _check_planning_value(name, value)
+                _check_planning_value(name, value, isinstance(values, RangeConfig))
         return self
 
 
-def _check_planning_value(name: str, value: Any) -> None:
+def _check_planning_value(name: str, value: Any, of_a_range: bool) -> None:
     try:
         PlanningConfig.model_validate({name: value})
     except ValidationError as error:
-        rule = error.errors()[0]["msg"]
-        raise ConfigError(f"sweep.space tries {value!r} for planning.{name}; expected otherwise: {rule}.") from error
+        detail = error.errors()[0]
+        if of_a_range and detail["type"] == "int_from_float":
+            raise ConfigError(
+                f"sweep.space has a range of fractions for planning.{name}; expected whole numbers: add integer: true."
+            ) from error
+        raise ConfigError(f"sweep.space tries {value!r} for planning.{name}; expected {expected(detail)}.") from error

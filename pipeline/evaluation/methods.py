@@ -4,7 +4,6 @@ A recipe is plain configuration. It crosses process borders instead of models an
 the same episode to the same result.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from pydantic import Field
 from pipeline.configuration import VOLATILE, Config
 from pipeline.data.spaces import Spaces
 from pipeline.environments import EnvironmentConfig, make_environment
-from pipeline.errors import EnvironmentSetupError, PipelineError
 from pipeline.evaluation.config import EvaluationConfig, MethodName
+from pipeline.evaluation.environment_check import check_environment
 from pipeline.evaluation.rollout import Environment, EpisodeBatch, EpisodeStart
 from pipeline.evaluation.video import VideoRecorder, choose_rendering_backend
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.policies import PlannerPolicy, Policy, RandomPolicy
-from pipeline.training.checkpoint import MANIFEST, MODEL, load_checkpoint
+from pipeline.training.checkpoint import MANIFEST, MODEL, load_checkpoint, sha256
 
 
 class MethodRecipe(Config):
@@ -58,7 +57,7 @@ class MethodRecipe(Config):
             "planning": self.planning.identity(),
             "num_slots": self.num_slots,
             "device": self.device,
-            "model": {name: _sha256(Path(self.checkpoint) / name) for name in (MODEL, MANIFEST)},
+            "model": {name: sha256(Path(self.checkpoint) / name) for name in (MODEL, MANIFEST)},
         }
 
 
@@ -92,11 +91,12 @@ def build_batch(recipe: MethodRecipe) -> EpisodeBatch:
 
     Raises:
         EnvironmentSetupError: The environment cannot be made, or does not have the data's spaces.
+        EvaluationError: The method random, where neither data nor environment bound the actions.
         CheckpointError: The model cannot be loaded.
     """
     if recipe.videos:
         choose_rendering_backend()
-    check_environment(recipe.environment, recipe.spaces)
+    recipe = recipe.model_copy(update={"spaces": check_environment(recipe.environment, recipe.spaces).spaces})
     return EpisodeBatch(
         make=lambda start: _make(recipe, start),
         policy=build_policy(recipe),
@@ -134,55 +134,3 @@ def build_policy(recipe: MethodRecipe) -> Policy:
         return RandomPolicy(recipe.spaces, recipe.num_slots)
     loaded = load_checkpoint(Path(recipe.checkpoint), recipe.device)
     return PlannerPolicy(loaded.model, loaded.manifest.discretizer, recipe.planning, recipe.num_slots, recipe.device)
-
-
-def check_environment(config: EnvironmentConfig, spaces: Spaces) -> None:
-    """Checks that the environment can be made, has the data's spaces, and ends its episodes.
-
-    Raises:
-        EnvironmentSetupError: It does not; the message names what differs.
-    """
-    environment = make_environment(config)
-    try:
-        found = _spaces_of(environment, spaces)
-        limited = _has_time_limit(environment)
-    except PipelineError as error:
-        raise EnvironmentSetupError(
-            f"environment.id is {config.id!r}; expected an environment with the spaces of the data: {error}"
-        ) from error
-    finally:
-        environment.close()
-    differing = [
-        f"{name} is {getattr(found, name)}, in the data {getattr(spaces, name)}"
-        for name in Spaces.model_fields
-        if name not in ("action_low", "action_high", "action_dtype") and getattr(found, name) != getattr(spaces, name)
-    ]
-    if differing:
-        raise EnvironmentSetupError(
-            f"environment.id is {config.id!r}; expected the spaces of the data: {'; '.join(differing)}. Choose the "
-            "environment that the data was collected in, with the same environment.kwargs and wrappers."
-        )
-    if not limited:
-        raise EnvironmentSetupError(
-            "environment.max_episode_steps is null; expected a number of steps, at least 1: "
-            f"{config.id} has no limit of its own, so an episode might never end."
-        )
-
-
-def _spaces_of(environment: Environment, like: Spaces) -> Spaces:
-    """Returns the environment's spaces, with the data's choice of keys and columns."""
-    return Spaces.of(
-        environment.observation_space,
-        environment.action_space,
-        keys=like.observation_keys or None,
-        columns=[str(column) for column in like.observation_columns],
-    )
-
-
-def _has_time_limit(environment: Environment) -> bool:
-    return environment.spec is not None and environment.spec.max_episode_steps is not None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

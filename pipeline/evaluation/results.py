@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from pipeline.configuration import claimed_identity
+from pipeline.configuration import claimed_identity, write_atomically
 from pipeline.errors import StorageError
 from pipeline.records import EpisodeResult
 
@@ -41,10 +40,6 @@ SCHEMA = pa.schema(
 )
 """Columns of the results, which are the fields of EpisodeResult."""
 
-TIMING_COLUMNS = ("decision_ms_median", "decision_ms_p99", "attempts", "host")
-"""Columns that tell how a run went; all others are bit-equal whatever the cluster and whatever was lost."""
-
-
 _COMPARED = ("environment", "seed", "model")
 """Parts of a method's identity that are the same for all methods of one table."""
 
@@ -61,13 +56,11 @@ class EpisodeStore:
 
     def add(self, results: Iterable[EpisodeResult]) -> None:
         """Writes episodes that ended; one that is there already is replaced by its equal."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         for result in results:
-            path = self.folder / f"episode-{result.episode:06d}.parquet"
-            # The leading underscore hides the unfinished file from readers of the folder.
-            partial = path.with_name(f"_{path.name}.partial")
-            pa.parquet.write_table(pa.Table.from_pylist([dataclasses.asdict(result)], SCHEMA), partial)
-            partial.replace(path)
+            sink = pa.BufferOutputStream()
+            pa.parquet.write_table(pa.Table.from_pylist([dataclasses.asdict(result)], SCHEMA), sink)
+            content = sink.getvalue().to_pybytes()
+            write_atomically(self.folder / f"episode-{result.episode:06d}.parquet", content)
 
     def missing(self, episodes: int) -> list[int]:
         """Returns which of the first `episodes` episodes are not there yet."""
@@ -83,14 +76,6 @@ class EpisodeStore:
         table = self._table()
         results = [EpisodeResult(**row) for row in table.to_pylist()]
         return [result for result in results if episodes is None or result.episode < episodes]
-
-    def frame(self) -> pd.DataFrame:
-        """Returns the episodes as a data frame, one row for each, in order of their index.
-
-        Raises:
-            StorageError: A file is not readable as Parquet.
-        """
-        return pd.DataFrame(self._table().to_pandas())
 
     def stands_beside(self, identities: Iterable[Mapping[str, Any]], episodes: int) -> bool:
         """Returns whether this method's episodes can be compared with those of other methods.

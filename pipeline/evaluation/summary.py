@@ -66,13 +66,7 @@ def summarize(method: str, results: Sequence[EpisodeResult], reference: ScoreRef
     Raises:
         EvaluationError: Every episode failed; the message has the first one's error.
     """
-    ended = [result for result in results if not result.error]
-    if not ended:
-        error = results[0].error if results else "there are no episodes"
-        raise EvaluationError(
-            f"{method} has {len(ended)} episodes that ended of {len(results)}; expected at least 1. The first failed "
-            f"with: {error}. Put the environment right, remove the method's folder of episodes, and run again."
-        )
+    ended = ended_episodes(method, results)
     returns = np.array([result.total_reward for result in ended])
     interval = bootstrap_interval(returns)
     successes = [result.success for result in ended if result.success is not None]
@@ -95,6 +89,22 @@ def summarize(method: str, results: Sequence[EpisodeResult], reference: ScoreRef
         "decision_ms_p99": float(np.median([result.decision_ms_p99 for result in ended])),
         "batch_size": ended[0].batch_size,
     }
+
+
+def ended_episodes(method: str, results: Sequence[EpisodeResult]) -> list[EpisodeResult]:
+    """Returns the episodes whose environment did not raise, at least one.
+
+    Raises:
+        EvaluationError: Every episode failed; the message has the first one's error.
+    """
+    ended = [result for result in results if not result.error]
+    if not ended:
+        error = results[0].error if results else "there are no episodes"
+        raise EvaluationError(
+            f"{method} has {len(ended)} episodes that ended of {len(results)}; expected at least 1. The first failed "
+            f"with: {error}. Put the environment right, remove the method's folder of episodes, and run again."
+        )
+    return ended
 
 
 def across_trainings(groups: Sequence[Sequence[EpisodeResult]], reference: ScoreReference | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.configuration import write_text_atomically
+from pipeline.configuration import write_atomically, write_text_atomically
 from pipeline.errors import StorageError
 from pipeline.evaluation.config import RangeConfig, SweepConfig
 from pipeline.evaluation.summary import summarize
@@ -161,9 +161,7 @@ def write_table(folder: Path, rows: Sequence[SweepRow]) -> None:
     flat = [_flat(row) for row in rows]
     frame = pd.DataFrame(flat)
     write_text_atomically(folder / "table.csv", frame.to_csv(index=False))
-    partial = folder / "_table.parquet.partial"
-    frame.to_parquet(partial, index=False)
-    partial.replace(folder / "table.parquet")
+    write_atomically(folder / "table.parquet", frame.to_parquet(index=False))
     write_text_atomically(folder / TABLE, json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 

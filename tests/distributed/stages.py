@@ -26,11 +26,11 @@ def experiment(runs: Path, name: str, **settings: Any) -> tuple[Experiment, RunF
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Returns the bytes of all files below a folder, its identity apart, which is written at another place."""
+    """Returns the bytes of all files below a folder, its identity and its lock apart, which are of one place."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "identity" not in path.name
+        if path.is_file() and path.name not in ("_identity.yaml", ".lock")
     }
 
 

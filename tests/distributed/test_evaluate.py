@@ -9,12 +9,17 @@ import pytest
 import yaml
 
 from pipeline.distributed.evaluate import evaluate
-from pipeline.errors import CheckpointError, RunFolderError
-from pipeline.evaluation.results import TIMING_COLUMNS, EpisodeStore
+from pipeline.distributed.pool import PoolFacts
+from pipeline.errors import CheckpointError, ConfigError, EvaluationError, RunFolderError
+from pipeline.evaluation.methods import MethodRecipe
+from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.experiment import Experiment
+from pipeline.reporting.record import RunRecord
 from pipeline.run_folder import RunFolder
 from tests.distributed.processes import start_job, wait_for
-from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
+from tests.evaluation.tiny_run import TIMING_COLUMNS, episode_frame, tiny_experiment, write_tiny_checkpoint
+from tests.reporting.made_run import result
 
 pytestmark = pytest.mark.ray
 
@@ -28,9 +33,94 @@ def made(tmp_path: Path, **sections: dict[str, Any]) -> tuple[Experiment, RunFol
     return experiment, run
 
 
+class LosingPool:
+    """A pool whose actors die of episode 2 of some methods; takes the place of `RolloutPool` without any process."""
+
+    fatal: tuple[str, ...] = ("random",)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __enter__(self) -> "LosingPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
+        on_facts(PoolFacts(actors=1))
+        fatal = recipe.method in self.fatal
+        ended = [start for start in starts if start.episode != 2 or not fatal]
+        on_results([result(recipe.method, start.episode, 10.0 * start.episode) for start in ended])
+        if fatal:
+            raise EvaluationError("episodes [2] lost their actor")
+
+
+@pytest.fixture
+def losing_pool(monkeypatch: pytest.MonkeyPatch) -> type[LosingPool]:
+    monkeypatch.setattr("pipeline.distributed.evaluate.RolloutPool", LosingPool)
+    monkeypatch.setattr("pipeline.distributed.evaluate.wanted_actors", lambda *_, **__: 1)
+    return LosingPool
+
+
+@pytest.mark.usefixtures("losing_pool")
+def test_an_episode_that_is_lost_denies_the_table_neither_its_method_nor_the_others(tmp_path: Path) -> None:
+    experiment, run = made(tmp_path)
+    for _ in range(2):
+        with pytest.raises(EvaluationError, match=r"^random: episodes \[2\] lost their actor$"):
+            evaluate(experiment, run)
+        summary = json.loads(run.summary.read_text())
+        assert {method: entry["episodes"] for method, entry in summary["methods"].items()} == {
+            "random": 4,
+            "behaviour_cloning": 5,
+            "trajectory_transformer": 5,
+        }
+        assert summary["methods"]["random"]["mean_return"] == (0 + 10 + 30 + 40) / 4
+    run.config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    assert [episode.episode for episode in RunRecord(run).episodes["random"]] == [0, 1, 3, 4]
+
+
+def test_without_any_actor_the_first_method_s_wait_is_the_last(
+    losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    waited: list[str] = []
+
+    def wait(_pool: LosingPool, recipe: MethodRecipe, _starts: Any, _on_results: Any, on_facts: Any) -> None:
+        waited.append(recipe.method)
+        on_facts(PoolFacts(actors=0))
+        raise EvaluationError("no actor has started")
+
+    monkeypatch.setattr(losing_pool, "run", wait)
+    experiment, run = made(tmp_path)
+    with pytest.raises(EvaluationError, match=r"^no actor has started$"):
+        evaluate(experiment, run)
+    assert waited == ["random"]
+
+
+def test_a_method_without_any_episode_is_not_in_the_table(
+    losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_none(_pool: LosingPool, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, _: Any) -> None:
+        error = "RuntimeError: no" if recipe.method == "random" else ""
+        on_results([result(recipe.method, start.episode, 1.0, error=error) for start in starts])
+
+    monkeypatch.setattr(losing_pool, "run", run_none)
+    experiment, run = made(tmp_path)
+    with pytest.raises(EvaluationError, match=r"^random: random has 0 episodes that ended of 5[\s\S]*RuntimeError: no"):
+        evaluate(experiment, run)
+    assert json.loads(run.summary.read_text())["methods"].keys() == {"behaviour_cloning", "trajectory_transformer"}
+
+
+def test_a_planner_discounts_as_the_values_that_its_model_learnt(tmp_path: Path) -> None:
+    _, run = made(tmp_path)
+    other = tiny_experiment(tmp_path, data={"discount": 0.9}, planning={"discount": 0.9})
+    with pytest.raises(ConfigError, match=r"planning\.discount is 0\.9; expected 0\.99, the discount of the values"):
+        evaluate(other, run)
+
+
 def episodes(run: RunFolder) -> dict[str, pd.DataFrame]:
     """All that must be bit-equal."""
-    frames = {method: EpisodeStore(run.episodes(method)).frame() for method in METHODS}
+    frames = {method: episode_frame(run.episodes(method)) for method in METHODS}
     return {method: frame.drop(columns=list(TIMING_COLUMNS)) for method, frame in frames.items()}
 
 
@@ -52,7 +142,7 @@ def test_the_summary_has_every_method_and_the_table_is_printed(
     summary = json.loads(undisturbed.summary.read_text())
     assert summary["data"]["mean_return"] == 15.0
     for method in METHODS:
-        entry, frame = summary["methods"][method], EpisodeStore(undisturbed.episodes(method)).frame()
+        entry, frame = summary["methods"][method], episode_frame(undisturbed.episodes(method))
         assert entry["mean_return"] == np.mean(frame["total_reward"])
         assert entry["episodes"] == len(frame) == 5
         assert entry["interval"][0] < entry["mean_return"] < entry["interval"][1]

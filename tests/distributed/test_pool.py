@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import EnvironmentSetupError, EvaluationError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
-from pipeline.evaluation.results import TIMING_COLUMNS
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
 from tests.conftest import REPOSITORY
 from tests.evaluation.counting import ID, SPACES
+from tests.evaluation.tiny_run import TIMING_COLUMNS
 
 pytestmark = pytest.mark.ray
 
@@ -118,8 +119,16 @@ def test_a_pool_goes_on_with_another_recipe(ray_session: None) -> None:
 def test_actors_never_have_more_cpus_than_the_machine(ray_session: None) -> None:
     assert wanted_actors(EvaluationConfig(), useful=9, can_grow=False) == 2
     assert wanted_actors(EvaluationConfig(cpus_per_actor=2), useful=9, can_grow=False) == 1
-    assert wanted_actors(EvaluationConfig(gpus_per_actor=0.5), useful=9, can_grow=False) == 1
     assert wanted_actors(EvaluationConfig(), useful=1, can_grow=False) == 1
+
+
+@pytest.mark.parametrize("settings", [{"cpus_per_actor": 64}, {"gpus_per_actor": 0.5, "num_actors": 3}])
+def test_a_machine_without_room_for_one_actor_is_not_waited_for(ray_session: None, settings: dict[str, Any]) -> None:
+    if settings.get("gpus_per_actor") and ray.cluster_resources().get("GPU"):
+        pytest.skip("this machine has a GPU, and so has room")
+    with pytest.raises(EvaluationError, match=r"no actor can start here; expected room for \d+ CPUs and [\d.]+ GPUs"):
+        wanted_actors(EvaluationConfig(**settings), useful=9, can_grow=False)
+    assert wanted_actors(EvaluationConfig(**settings), useful=2, can_grow=True) == 2
 
 
 def test_a_cluster_that_grows_is_asked_for_all_actors_that_get_something_to_do() -> None:
@@ -127,7 +136,7 @@ def test_a_cluster_that_grows_is_asked_for_all_actors_that_get_something_to_do()
 
 
 @pytest.mark.parametrize("can_grow", [False, True])
-def test_the_configured_number_of_actors_is_the_most(can_grow: bool) -> None:
+def test_the_configured_number_of_actors_is_the_most(ray_session: None, can_grow: bool) -> None:
     assert wanted_actors(EvaluationConfig(num_actors=5), useful=9, can_grow=can_grow) == 5
     assert wanted_actors(EvaluationConfig(num_actors=5), useful=3, can_grow=can_grow) == 3
 

@@ -3,19 +3,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 import yaml
 
 from pipeline.distributed.evaluate import episode_starts
 from pipeline.distributed.sweep import sweep
 from pipeline.errors import EvaluationError, RunFolderError
 from pipeline.evaluation.methods import build_batch, method_recipe
-from pipeline.evaluation.results import TIMING_COLUMNS, EpisodeStore
+from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.sweep import applied, read_table, setting_key
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from tests.distributed.processes import descendants, start_job, wait_for
 from tests.evaluation.counting import SPACES
-from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
+from tests.evaluation.tiny_run import TIMING_COLUMNS, episode_frame, tiny_experiment, write_tiny_checkpoint
 
 pytestmark = pytest.mark.ray
 
@@ -54,8 +55,7 @@ def test_a_grid_is_tried_once_and_its_table_is_that_of_the_episodes(
     others = [line for line in capfd.readouterr().out.splitlines() if not line.startswith("sweep ")]
     assert len(others) < 10, "Ray Tune prints again"
     for row in rows:
-        store = EpisodeStore(run.sweep / row.key)
-        assert row.mean_return == store.frame()["total_reward"].mean()
+        assert row.mean_return == episode_frame(run.sweep / row.key)["total_reward"].mean()
         assert_runs_alone(experiment, run, row.settings)
     sweep(experiment, run)
     assert begun(tmp_path) == 16
@@ -85,8 +85,11 @@ def assert_runs_alone(experiment: Experiment, run: RunFolder, setting: dict[str,
     plain = experiment.environment.model_copy(update={"kwargs": {}})
     batch = build_batch(recipe.model_copy(update={"environment": plain}))
     batch.run(episode_starts(experiment.seed, "sweep episode", list(range(4))), alone.add)
-    swept = EpisodeStore(run.sweep / setting_key(setting)).frame().drop(columns=list(TIMING_COLUMNS))
-    pd.testing.assert_frame_equal(swept, alone.frame().drop(columns=list(TIMING_COLUMNS)), check_exact=True)
+    swept, expected = (
+        episode_frame(folder).drop(columns=list(TIMING_COLUMNS))
+        for folder in (run.sweep / setting_key(setting), alone.folder)
+    )
+    pd.testing.assert_frame_equal(swept, expected, check_exact=True)
 
 
 @pytest.mark.slow
@@ -112,11 +115,26 @@ def test_a_killed_sweep_goes_on_with_more_episodes_and_repeats_none(ray_session:
     assert [row.episodes for row in read_table(run.sweep)] == [3, 3, 3, 3]
 
 
-def test_a_sweep_that_finds_no_room_says_so(ray_session: None, tmp_path: Path) -> None:
+def test_a_sweep_that_finds_no_room_says_so(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment, run = made(tmp_path, evaluation={"cpus_per_actor": 64, "start_timeout_s": 1.0})
+    with pytest.raises(EvaluationError, match=r"no actor can start here; expected room for 64 CPUs"):
+        sweep(experiment, run)
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     with pytest.raises(EvaluationError, match=r"no actor has started within .* 1; expected room for 64 CPUs"):
         sweep(experiment, run)
     assert begun(tmp_path) == 0
+
+
+def test_a_search_that_learns_asks_a_cluster_without_nodes_for_one(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("pipeline.distributed.sweep.run_trials", lambda plan, count, show: asked.append(count) or [])
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    for search in ("grid", "optuna"):
+        experiment, run = made(tmp_path / search, evaluation={"cpus_per_actor": 64}, sweep={"search": search})
+        sweep(experiment, run)
+    assert asked == [4, 1]
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_what_is_missing_is_found_from_the_files_alone(tmp_path: Path, make_resu
 def test_an_interrupted_write_does_not_look_like_an_episode(tmp_path: Path, make_result: Make) -> None:
     store = EpisodeStore(tmp_path)
     store.add([make_result(0, 1.0)])
-    (tmp_path / "_episode-000001.parquet.partial").write_bytes(b"PAR1")
+    (tmp_path / ".episode-000001.parquet.abc.partial").write_bytes(b"PAR1")
     assert store.missing(2) == [1]
     assert len(store.read()) == 1
 
@@ -50,8 +50,7 @@ def test_pandas_reads_the_folder_as_one_table_beside_its_identity(tmp_path: Path
     store.add([make_result(i, float(i)) for i in range(3)])
     frame = pd.read_parquet(tmp_path)
     assert sorted(frame["total_reward"]) == [0.0, 1.0, 2.0]
-    assert list(frame.columns) == SCHEMA.names == list(store.frame().columns)
-    assert list(store.frame()["episode"]) == [0, 1, 2]
+    assert list(frame.columns) == SCHEMA.names
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, make_result: Make) -> None:

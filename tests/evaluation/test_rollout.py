@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.environments import EnvironmentConfig, make_environment
 from pipeline.evaluation.methods import build_batch, method_recipe
-from pipeline.evaluation.results import TIMING_COLUMNS
 from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart
 from pipeline.planning.policies import Decision, RandomPolicy
 from pipeline.records import EpisodeResult
 from pipeline.run_folder import RunFolder
 from tests.evaluation.counting import ID, SPACES
-from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
+from tests.evaluation.tiny_run import TIMING_COLUMNS, tiny_experiment, write_tiny_checkpoint
 
 STARTS = [EpisodeStart(episode, seed=50 + episode) for episode in range(10)]
 

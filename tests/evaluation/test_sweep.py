@@ -160,6 +160,10 @@ def test_the_chosen_experiment_differs_in_name_planning_and_checkpoint_alone(mak
     ("values", "message"),
     [
         ({"space": {"planning.width": [1]}}, r"has the key 'planning.width'; expected one of planning.beam_width"),
+        (
+            {"space": {"planning.discount": [0.9]}},
+            r"has the key 'planning.discount'; expected one of planning.beam_width",
+        ),
         ({"space": {"model.layers": [1]}}, r"has the key 'model.layers'; expected one of planning"),
         (
             {"space": {"planning.horizon": [5, 0]}},
@@ -168,7 +172,7 @@ def test_the_chosen_experiment_differs_in_name_planning_and_checkpoint_alone(mak
         ({"space": {"planning.horizon": {"low": 1, "high": 4}}}, r"has a range for planning.horizon and .* 'grid'"),
         (
             {"space": {"planning.horizon": {"low": 1, "high": 4}}, "search": "random"},
-            r"tries 3.99.* for planning.horizon; expected .* valid integer",
+            r"has a range of fractions for planning.horizon; expected whole numbers: add integer: true\.",
         ),
         (
             {"space": {"planning.temperature": {"low": 0, "high": 4, "log": True}}, "search": "random"},

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pipeline.data.manifest import Manifest, SourceRecord, Totals
@@ -26,6 +27,15 @@ EXPERIMENT: dict[str, Any] = {
     "evaluation": {"episodes": 5, "batch_size": 3},
     "sweep": {"space": {"planning.beam_width": [2, 4], "planning.horizon": [1, 2]}, "episodes": 4},
 }
+
+
+TIMING_COLUMNS = ("decision_ms_median", "decision_ms_p99", "attempts", "host")
+"""Columns that tell how a run went; all others are bit-equal whatever the cluster and whatever was lost."""
+
+
+def episode_frame(folder: Path) -> pd.DataFrame:
+    """The episodes of one method in order of their index, as pandas itself reads them."""
+    return pd.read_parquet(folder).sort_values("episode", ignore_index=True)
 
 
 def tiny_manifest(**changes: Any) -> Manifest:
