@@ -7,7 +7,7 @@ module that needs Ray lies in it. A user's own environment always wins.
 import os
 import secrets
 
-QUIET = {
+_EVERYWHERE = {
     # Without these, a stage prints hundreds of lines that are not ours, and prints of train workers appear twice.
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -16,19 +16,28 @@ QUIET = {
     "PYTHONWARNINGS": "ignore::DeprecationWarning",
     # The default, one poll in 2 s, throttles short epochs and loses a reported checkpoint when the worker dies.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # An actor of 115 MiB that watches for preemption notices of cloud nodes; workers handle SIGTERM themselves.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # How long one attempt to place the workers takes (60 by default). While it runs nobody looks at the time or at a
+    # request to stop, and elastic training asks for workers on nodes that are gone.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
 }
-"""What the driver and all workers get, in place or on a cluster."""
 
-_IN_PLACE = {
+QUIET = _EVERYWHERE | {
+    # An actor of 115 MiB that looks for nodes that are drained. Said aloud, because the cluster's processes that import
+    # this package have no RAY_ADDRESS and would take themselves for a Ray in place.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
+}
+"""What the driver and all its workers get on a cluster that it joins."""
+
+_IN_PLACE = _EVERYWHERE | {
     # A cluster started in place is this process's own: a token that nobody else knows (and no file in the home
     # folder), every socket on 127.0.0.1 instead of all interfaces.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Here there is one node, and nobody drains it.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
-for _name, _value in (QUIET if "RAY_ADDRESS" in os.environ else QUIET | _IN_PLACE).items():
+for _name, _value in (QUIET if "RAY_ADDRESS" in os.environ else _IN_PLACE).items():
     os.environ.setdefault(_name, _value)

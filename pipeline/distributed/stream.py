@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import ray.data
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from pipeline.data.manifest import Manifest
 from pipeline.data.shards import TokenEpisodes, count_steps, read_tokens
 from pipeline.data.storage import Location
+from pipeline.distributed.waiting import within
+from pipeline.errors import ClusterError
 from pipeline.seeding import stream
 from pipeline.training.chunks import Chunk, ChunkOrder, positions_of
 from pipeline.training.windows import ResidentWindows, WindowBatch, share_of
@@ -38,6 +41,7 @@ class StreamSettings:
         seed: Root seed.
         batch_size: Windows of a global batch.
         total_steps: Optimizer steps of the whole run.
+        timeout_s: Seconds that a chunk is waited for, at most.
     """
 
     shards: Location
@@ -47,6 +51,7 @@ class StreamSettings:
     seed: int
     batch_size: int
     total_steps: int
+    timeout_s: float
 
 
 class StreamedWindows:
@@ -56,6 +61,9 @@ class StreamedWindows:
         settings: Of the stream.
         first_step: Optimizer step of the first batch.
         world: The workers.
+
+    Raises:
+        ClusterError: No chunk came in time; `batch` raises it, too.
     """
 
     def __init__(self, settings: StreamSettings, first_step: int, world: World) -> None:
@@ -107,8 +115,19 @@ def _arrays(settings: StreamSettings, first_step: int, share: slice) -> Iterator
         batch_size=1,
         num_cpus=CPUS_PER_READ,
     )
-    for batch in windows.iter_batches(batch_size=None, prefetch_batches=1):
+    batches = windows.iter_batches(batch_size=None, prefetch_batches=1)
+    for batch in within(batches, settings.timeout_s, lambda: _unread(settings.timeout_s)):
         yield batch["tokens"], batch["counted"]
+
+
+def _unread(seconds: float) -> ClusterError:
+    return ClusterError(
+        f"No chunk of token shards was read within training.start_timeout_s, {seconds:g} s; expected one. The "
+        f"cluster has {ray.cluster_resources()}, free are {ray.available_resources()}; reading takes "
+        f"{CPUS_PER_READ:g} CPU. Lower "
+        "training.cpus_per_worker, training.num_workers or training.shuffle_transitions, or raise "
+        "training.resident_gib, and run the same command again."
+    )
 
 
 def _read_chunk(

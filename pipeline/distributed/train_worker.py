@@ -1,7 +1,6 @@
 """What runs inside a Ray Train worker: makes everything from the configuration and hands it to the training loop."""
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,14 @@ from pipeline.data.shards import read_tokens
 from pipeline.data.storage import Location
 from pipeline.distributed import termination
 from pipeline.distributed.stream import StreamedWindows, StreamSettings, some_held_out
-from pipeline.errors import PipelineError
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
-from pipeline.training.loop import Outcome, TrainingLoop
+from pipeline.training.loop import TrainingLoop
 from pipeline.training.recorder import TrainingTask
 from pipeline.training.schedule import Schedule
 from pipeline.training.validation import Validation
-from pipeline.training.windows import ResidentWindows, ShuffledWindows, WindowSource
+from pipeline.training.windows import ResidentWindows, ShuffledWindows, WindowSource, held_dtype
 from pipeline.training.world import World
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a worker ended.
-
-    Attributes:
-        outcome: `finished`, or `stopped` because it was asked to.
-        error: What a user can put right; returned and not raised, because Ray Train would start it again.
-    """
-
-    outcome: Outcome | None
-    error: PipelineError | None = None
 
 
 def shards_of(experiment: Experiment, run: RunFolder) -> Location:
@@ -73,31 +58,30 @@ def make_schedule(task: TrainingTask) -> Schedule:
     return Schedule.of(task.training, totals.steps - totals.validation_steps, window_tokens)
 
 
-def train_worker(recipe: dict[str, Any]) -> Ending:
+def train_worker(recipe: dict[str, Any]) -> None:
     """Trains in this worker; Ray Train calls it once in every worker, again after each failure.
 
     Args:
         recipe: `experiment`, the plain values of an Experiment; `root`, the run's folder; `threads`, of torch.
 
     Raises:
-        RuntimeError: This process was told to end; its checkpoint is written, and Ray Train places another worker.
+        ToldToEndError: This process was told to end; its checkpoint is written, and Ray Train places another worker.
+        PipelineError: What a user can put right, on whichever worker; the controller ends the run with it
+            (`pipeline.distributed.placement`) while the others may still wait for this worker.
     """
     _quieten()
     torch.set_num_threads(recipe["threads"])
     experiment, run = Experiment.model_validate(recipe["experiment"]), RunFolder(Path(recipe["root"]))
-    try:
-        with termination.watched():
-            outcome = _train(experiment, run)
-    except PipelineError as error:
-        return Ending(None, error)
+    with termination.watched():
+        _train(experiment, run)
     if termination.requested():
-        raise RuntimeError("This worker was told to end (SIGTERM) and has written a checkpoint; another continues.")
-    return Ending(outcome)
+        raise termination.ToldToEndError
 
 
 def token_bytes(task: TrainingTask) -> int:
-    """Returns the size of all tokens in memory."""
-    return task.manifest.totals.steps * task.manifest.layout.transition_dim * task.manifest.discretizer.dtype().itemsize
+    """Returns the bytes of all tokens as a worker holds them; to read them takes up to twice as many."""
+    token = held_dtype(task.manifest.discretizer.dtype).itemsize
+    return task.manifest.totals.steps * task.manifest.layout.transition_dim * token
 
 
 def is_resident(task: TrainingTask) -> bool:
@@ -105,12 +89,12 @@ def is_resident(task: TrainingTask) -> bool:
     return token_bytes(task) <= task.training.resident_gib * 2**30
 
 
-def _train(experiment: Experiment, run: RunFolder) -> Outcome:
+def _train(experiment: Experiment, run: RunFolder) -> None:
     world = World.of_process_group(ray.train.torch.get_device())
     task, request = make_task(experiment, run), stop_request(run)
     loop = TrainingLoop(task, world, make_schedule(task), lambda: termination.requested() or request.exists())
     shards = shards_of(experiment, run)
-    return loop.run(_training_windows(task, shards, loop.step, world), _validation(task, shards, world))
+    loop.run(_training_windows(task, shards, loop.step, world), _validation(task, shards, world))
 
 
 def _training_windows(task: TrainingTask, shards: Location, first_step: int, world: World) -> WindowSource:
@@ -120,7 +104,14 @@ def _training_windows(task: TrainingTask, shards: Location, first_step: int, wor
         return ShuffledWindows(resident, task.seed, config.batch_size, world.rank, world.size)
     total = make_schedule(task).total_steps
     settings = StreamSettings(
-        shards, task.manifest, transitions, config.shuffle_transitions, task.seed, config.batch_size, total
+        shards,
+        task.manifest,
+        transitions,
+        config.shuffle_transitions,
+        task.seed,
+        config.batch_size,
+        total,
+        config.start_timeout_s,
     )
     return StreamedWindows(settings, first_step, world)
 

@@ -1,6 +1,6 @@
 """How many CPUs and GPUs each training worker gets: pure arithmetic, without Ray."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ClusterError
@@ -37,43 +37,68 @@ class WorkerResources:
 
 READING_CPUS = 1
 """CPUs that stay free for Ray Data where it streams: without one, workers and readers wait for each other for ever."""
+UNKNOWN_NODE_CPUS = 4.0
+"""CPUs of a worker whose node is yet to be started: most machines have as many, and a GPU is kept busy by fewer."""
+
+Node = Mapping[str, float]
+"""Ray's resources of one node, `CPU` and `GPU`."""
 
 
-def worker_resources(
-    config: TrainingConfig, cluster: Mapping[str, float], can_grow: bool, streams: bool
-) -> WorkerResources:
+def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bool, streams: bool) -> WorkerResources:
     """Returns the workers of `config` on a cluster.
 
     Args:
         config: What is wanted; None where the cluster decides.
-        cluster: Ray's resources of all nodes, `CPU` and `GPU`.
+        nodes: The nodes that are up.
         can_grow: The cluster may start nodes for what it has not; without it, what does not fit is refused.
         streams: Ray Data reads while the workers train and needs a CPU of its own.
 
     Raises:
-        ClusterError: The fewest workers do not fit, and would be waited for without end.
+        ClusterError: The workers do not fit, and they or their readers would be waited for without end.
     """
     least, most = config.worker_range
-    reading = READING_CPUS if streams else 0
-    all_cpus, all_gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
+    all_cpus, all_gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    # On a machine of one CPU half of it is left for reading.
+    reading = min(READING_CPUS, all_cpus / 2) if streams else 0.0
     gpus = config.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if all_gpus >= least else 0.0
     cpus = config.cpus_per_worker
     if cpus is None:
-        share = max(all_cpus - reading, all_cpus / 2) / most
-        # Whole CPUs where there are enough; halves and less where the workers are more than the CPUs.
-        cpus = float(int(share)) if share >= 1 else share
+        cpus = _whole_cpus(nodes, gpus, most, all_cpus - reading)
+        if cpus is None:
+            cpus = _cpus_of_started_node(nodes, gpus) if can_grow else min(1.0, (all_cpus - reading) / most)
+    elif not can_grow:
+        # As many workers as find room are started, so where Ray Data reads there must be a CPU beside the most of them.
+        wanted = (most if streams else least) * cpus + reading
+        _require("CPU", wanted, all_cpus, "training.cpus_per_worker", " with one for reading" if streams else "")
     if not can_grow:
-        # On a machine of one CPU half of it is left for reading.
-        _require("CPU", least * cpus + min(reading, all_cpus / 2), all_cpus, "training.cpus_per_worker")
         _require("GPU", least * gpus, all_gpus, "training.gpus_per_worker")
     return WorkerResources(config.num_workers, cpus, gpus)
 
 
-def _require(kind: str, wanted: float, present: float, setting: str) -> None:
+def _whole_cpus(nodes: Sequence[Node], gpus: float, workers: int, cpus: float) -> float | None:
+    """Returns the most whole CPUs that each of `workers` finds on some node, of `cpus` in all; None where not one."""
+    for share in range(int(cpus / workers), 0, -1):
+        if sum(_room(node, share, gpus) for node in nodes) >= workers:
+            return float(share)
+    return None
+
+
+def _room(node: Node, cpus: float, gpus: float) -> int:
+    """Returns how many workers a node holds; one worker never lies on two nodes."""
+    room = int(node.get("CPU", 0.0) / cpus)
+    return min(room, int(node.get("GPU", 0.0) / gpus)) if gpus else room
+
+
+def _cpus_of_started_node(nodes: Sequence[Node], gpus: float) -> float:
+    """Returns the CPUs of a worker on a node like those that are up, of which there are not enough or none."""
+    return min([UNKNOWN_NODE_CPUS, *(node["CPU"] for node in nodes if _room(node, 1, gpus))])
+
+
+def _require(kind: str, wanted: float, present: float, setting: str, why: str = "") -> None:
     if wanted > present:
         raise ClusterError(
-            f"The training needs {wanted:g} {kind}s, but this machine has {present:g}; expected no more than that. "
-            f"Lower training.num_workers or {setting}, or join a cluster with RAY_ADDRESS."
+            f"The training needs {wanted:g} {kind}s{why}, but this machine has {present:g}; expected no more than that."
+            f" Lower training.num_workers or {setting}, or join a cluster with RAY_ADDRESS."
         )

@@ -8,35 +8,41 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import ray.train
 import torch
 import yaml
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+import pipeline.data.shards
 import pipeline.distributed.train
 import pipeline.training.loop
 from pipeline.configuration import claim_folder
 from pipeline.data.config import DataConfig
-from pipeline.data.preparation import write_shards
-from pipeline.data.shards import read_tokens
+from pipeline.data.shards import Split, TokenEpisodes, read_tokens
+from pipeline.distributed import train_worker
 from pipeline.distributed.stream import StreamedWindows, StreamSettings
 from pipeline.distributed.train import explained, train, training_identity
 from pipeline.distributed.train_worker import make_schedule, make_task
+from pipeline.distributed.worker_resources import WorkerResources
 from pipeline.errors import (
     CheckpointError,
     ClusterError,
     ManifestError,
+    PipelineError,
     RunFolderError,
     StorageError,
     TrainingDivergedError,
 )
+from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
+from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
-from pipeline.training.exclusive import exclusive
 from pipeline.training.metrics import read_metrics
 from pipeline.training.windows import ResidentWindows, share_of
 from pipeline.training.world import World
+from tests.data.in_memory import write_shards
 from tests.distributed.processes import descendants, start_job, wait_for
 from tests.training.tasks import curve, make_episodes, make_loop
 
@@ -86,6 +92,24 @@ def trained_by_two(ray_session: None, tmp_path_factory: pytest.TempPathFactory) 
     return experiment, run
 
 
+def raises_its_environment(_recipe: dict[str, Any]) -> None:
+    raise PipelineError(f"{os.environ.get('MALLOC_TOP_PAD_')} and {os.environ.get('MALLOC_TRIM_THRESHOLD_')}")
+
+
+def fails_on_the_second_worker(recipe: dict[str, Any]) -> None:
+    """Trains, but the second worker does not find its node's shards as they should be."""
+
+    def read_tokens(folder: Path, split: Split) -> TokenEpisodes:
+        if ray.train.get_context().get_world_rank() == 1:
+            with (Path(recipe["root"]) / "attempts").open("a") as file:
+                file.write("one\n")
+            raise ManifestError("shard-00000.parquet is damaged")
+        return pipeline.data.shards.read_tokens(folder, split)
+
+    train_worker.read_tokens = read_tokens  # type: ignore[assignment]
+    train_worker.train_worker(recipe)
+
+
 @pytest.mark.usefixtures("ray_session")
 class TestTraining:
     def test_a_finished_training_does_nothing_when_called_again(
@@ -113,9 +137,8 @@ class TestTraining:
         monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
         monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
         experiment, run = make_run(tmp_path, cpus_per_worker=64, start_timeout_s=1.5)
-        with pytest.raises(
-            ClusterError, match=r"no room for 1 worker of 64 CPUs, 0 GPUs within .*start_timeout_s, 1.5 s"
-        ):
+        told = r"no room for 1 worker of 64 CPUs, 0 GPUs within .*start_timeout_s, 1.5 s; .*"
+        with pytest.raises(ClusterError, match=told + r"Its nodes have 2 CPUs and 0 GPUs; 2 CPUs and 0 GPUs are free"):
             train(experiment, run)
         output = capsys.readouterr()
         assert "waiting for the first steps of 1 worker of 64 CPUs, 0 GPUs" in output.out
@@ -123,6 +146,27 @@ class TestTraining:
         assert not re.search("Error in control loop|Exception raised in callback", output.out + output.err)
         assert not [thread for thread in threading.enumerate() if thread.name == "fit"]
         assert not (run.root / "ray").exists()
+
+    @pytest.mark.parametrize("workers", [1, (1, 2)])
+    def test_ctrl_c_ends_a_training_that_waits_for_its_workers(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | tuple[int, int]
+    ) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
+        waits: list[str] = []
+
+        def wait(_progress: Progress, what: str) -> None:
+            waits.append(what)
+            if len(waits) == 12:  # 3 s: Ray Train waits for the workers by now
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Progress, "wait", wait)
+        experiment, run = make_run(tmp_path, cpus_per_worker=64, num_workers=workers)
+        with pytest.raises(KeyboardInterrupt):
+            train(experiment, run)
+        assert waits[0].startswith("the first steps of 1")
+        assert waits[-1] == "the workers to write a checkpoint and end; the same signal again ends at once"
+        assert not [thread for thread in threading.enumerate() if thread.name == "fit"]
 
     def test_two_workers_learn_the_same_as_one(
         self, trained_by_two: tuple[Experiment, RunFolder], tmp_path: Path
@@ -144,7 +188,7 @@ class TestTraining:
         """Two passes through several chunks, entered in the middle, without and with a second worker."""
         experiment, run = make_run(tmp_path, resident_gib=1e-9)
         task = make_task(experiment, run)
-        settings = StreamSettings(run.shards, task.manifest, 4, 30, 0, 16, make_schedule(task).total_steps)
+        settings = StreamSettings(run.shards, task.manifest, 4, 30, 0, 16, make_schedule(task).total_steps, 60.0)
         whole = StreamedWindows(settings, 0, World())
         batches = [whole.batch(step).tokens for step in range(settings.total_steps)]
         resident = ResidentWindows(read_tokens(run.shards, "train"), 4, torch.device("cpu"))
@@ -160,8 +204,52 @@ class TestTraining:
         train(experiment, run)
         assert "streamed through Ray Data, above training.resident_gib" in capsys.readouterr().out
         lines = read_metrics(run.metrics)
-        assert lines[-1]["step"] == 2 * lines[-1]["step"] / lines[-1]["epoch"]
+        assert (lines[-1]["kind"], lines[-1]["epoch"]) == ("epoch", experiment.training.epochs)
         assert lines[-1]["validation_loss"] is not None
+
+    def test_an_error_of_another_worker_than_the_first_ends_the_training(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    ) -> None:
+        """Worker 0 waits for it in a collective; Ray Train is not to try it again."""
+        experiment, run = make_run(tmp_path, num_workers=2, cpus_per_worker=0.5)
+        monkeypatch.setattr(pipeline.distributed.train, "train_worker", fails_on_the_second_worker)
+        with pytest.raises(ManifestError, match=r"^shard-00000\.parquet is damaged$"):
+            train(experiment, run)
+        assert len((run.root / "attempts").read_text().splitlines()) == 1
+        output = capfd.readouterr()
+        assert "is damaged" not in output.out + output.err  # raised here alone, no worker's traceback
+
+    def test_a_chunk_that_finds_no_cpu_to_be_read_with_is_given_up(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        task = make_task(experiment, run)
+        settings = StreamSettings(run.shards, task.manifest, 4, 30, 0, 16, make_schedule(task).total_steps, 2.0)
+        taken = ray.util.placement_group([{"CPU": 2}])
+        ray.get(taken.ready(), timeout=60)
+        try:
+            with pytest.raises(ClusterError, match=r"No chunk .*start_timeout_s, 2 s; .*reading takes 0\.5 CPU"):
+                StreamedWindows(settings, 0, World())
+        finally:
+            ray.util.remove_placement_group(taken)
+
+    def test_what_is_waited_for_between_steps_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        waits: list[str] = []
+        monkeypatch.setattr(Progress, "wait", lambda _progress, what: waits.append(what))
+        monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
+        experiment, run = make_run(tmp_path, epochs=1)
+        train(experiment, run)
+        assert waits[0] == "the first steps of 1 worker of 1 CPUs, 0 GPUs"
+        last = read_metrics(run.metrics)[-1]["step"]
+        assert waits[-1] == f"steps after {last} of 1 worker of 1 CPUs, 0 GPUs"
+
+    def test_workers_on_the_cpu_keep_freed_memory_unless_the_user_says_otherwise(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+        monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+        monkeypatch.setattr(pipeline.distributed.train, "train_worker", raises_its_environment)
+        experiment, run = make_run(tmp_path)
+        with pytest.raises(PipelineError, match=r"^None and 8589934592$|^1 and 8589934592$"):
+            train(experiment, run)
 
     def test_a_diverging_run_names_the_last_good_checkpoint(self, tmp_path: Path) -> None:
         experiment, run = make_run(
@@ -174,7 +262,9 @@ class TestTraining:
 class TestLostWorkers:
     def test_lost_workers_are_told_in_words(self) -> None:
         lost = WorkerHealthCheckFailedError("no answer", RuntimeError("The actor died.\nA long story."))
-        error = explained(WorkerGroupError("a long story", {0: lost}), 3, Path("checkpoints/step-000000040"))
+        beside = RuntimeError("Connection closed by peer")
+        failed = WorkerGroupError("a long story", {0: beside, 1: lost})
+        error = explained(failed, WorkerResources(2, 1.0, 0.0), 3, Path("checkpoints/step-000000040"))
         assert isinstance(error, ClusterError)
         expected = (
             "lost its workers 4 times; expected at most training.max_failures, 3. The last time: The actor died. "
@@ -183,7 +273,7 @@ class TestLostWorkers:
 
     def test_a_defect_keeps_its_traceback(self) -> None:
         for error in (WorkerGroupError("broken", {0: ZeroDivisionError("a defect")}), KeyError("another")):
-            assert explained(error, 3, None) is error
+            assert explained(error, WorkerResources(2, 1.0, 0.0), 3, None) is error
 
 
 class TestWhatIsRefusedBeforeTheFirstStep:
@@ -218,7 +308,7 @@ class TestWhatIsRefusedBeforeTheFirstStep:
         experiment, run = make_run(tmp_path)
         run.checkpoints.mkdir()
         told = pytest.raises(RunFolderError, match=rf"is written by the training of process {os.getpid()} on .*--name")
-        with exclusive(run.checkpoints), told:
+        with exclusive(run.checkpoints, "training"), told:
             train(experiment, run)
         assert not (run.checkpoints / "_identity.yaml").exists()
 

@@ -24,7 +24,7 @@ def test_the_cluster_is_shared_out(
     settings: dict[str, object], cluster: dict[str, float], streams: bool, expected: WorkerResources
 ) -> None:
     config = TrainingConfig.model_validate(settings)
-    assert worker_resources(config, cluster, can_grow=False, streams=streams) == expected
+    assert worker_resources(config, [cluster], can_grow=False, streams=streams) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,38 @@ def test_workers_are_told_in_words(workers: int | tuple[int, int], words: str) -
 def test_what_does_not_fit_is_refused_where_nothing_can_grow() -> None:
     config = TrainingConfig(cpus_per_worker=2, num_workers=2)
     with pytest.raises(ClusterError, match=r"needs 4 CPUs, but this machine has 2; .*training\.cpus_per_worker"):
-        worker_resources(config, {"CPU": 2.0}, can_grow=False, streams=False)
-    assert worker_resources(config, {"CPU": 2.0}, can_grow=True, streams=False).cpus == 2
+        worker_resources(config, [{"CPU": 2.0}], can_grow=False, streams=False)
+    assert worker_resources(config, [{"CPU": 2.0}], can_grow=True, streams=False).cpus == 2
     with pytest.raises(ClusterError, match="needs 1 GPUs, but this machine has 0"):
-        worker_resources(TrainingConfig(gpus_per_worker=1), {"CPU": 2.0}, can_grow=False, streams=False)
-    with pytest.raises(ClusterError, match="needs 3 CPUs"):
-        worker_resources(TrainingConfig(cpus_per_worker=2), {"CPU": 2.0}, can_grow=False, streams=True)
+        worker_resources(TrainingConfig(gpus_per_worker=1), [{"CPU": 2.0}], can_grow=False, streams=False)
+    with pytest.raises(ClusterError, match="needs 3 CPUs with one for reading, but"):
+        worker_resources(TrainingConfig(cpus_per_worker=2), [{"CPU": 2.0}], can_grow=False, streams=True)
+    elastic = TrainingConfig(cpus_per_worker=1, num_workers=(1, 2))
+    assert worker_resources(elastic, [{"CPU": 1.0}], can_grow=False, streams=False).cpus == 1
+    with pytest.raises(ClusterError, match="needs 3 CPUs with one for reading"):
+        worker_resources(elastic, [{"CPU": 2.0}], can_grow=False, streams=True)
+
+
+HEAD, CPU_NODE, GPU_NODE = {"CPU": 0.0}, {"CPU": 32.0}, {"CPU": 16.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "streams", "cpus"),
+    [
+        ({"gpus_per_worker": 1}, [], False, 4),
+        ({"gpus_per_worker": 1}, [HEAD, CPU_NODE], False, 4),
+        ({"gpus_per_worker": 1}, [HEAD, CPU_NODE, GPU_NODE], False, 16),
+        ({"gpus_per_worker": 1}, [HEAD, GPU_NODE], True, 15),
+        ({"gpus_per_worker": 1, "num_workers": 2}, [HEAD, GPU_NODE], False, 4),
+        ({"gpus_per_worker": 1, "num_workers": 2}, [HEAD, {"CPU": 2.0, "GPU": 1.0}], False, 2),
+        ({"gpus_per_worker": 0.5, "num_workers": 2}, [HEAD, GPU_NODE], False, 8),
+        ({"num_workers": 3}, [{"CPU": 16.0}, {"CPU": 16.0}], False, 8),
+        ({"num_workers": 9}, [{"CPU": 4.0}, {"CPU": 3.0}], False, 3),
+        ({"cpus_per_worker": 20}, [HEAD], False, 20),
+    ],
+)
+def test_a_worker_fits_on_one_node_of_a_cluster(
+    settings: dict[str, object], nodes: list[dict[str, float]], streams: bool, cpus: float
+) -> None:
+    config = TrainingConfig.model_validate(settings)
+    assert worker_resources(config, nodes, can_grow=True, streams=streams).cpus == cpus
