@@ -15,7 +15,7 @@ from pipeline.run_folder import RunFolder
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Collects, or goes on where an interrupted collection stopped."""
-    with session():
+    with session(experiment.runs):
         collect(experiment, run)
 
 

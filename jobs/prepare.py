@@ -7,7 +7,7 @@ From the repository's root:
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.prepare import prepare
+from pipeline.distributed.prepare import prepare, tell_environment
 from pipeline.distributed.session import session
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
@@ -15,8 +15,9 @@ from pipeline.run_folder import RunFolder
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Prepares, or goes on where an interrupted preparation stopped."""
-    with session():
+    with session(experiment.runs):
         prepare(experiment, run)
+    tell_environment(experiment, run)
 
 
 if __name__ == "__main__":

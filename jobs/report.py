@@ -5,7 +5,8 @@
     python jobs/report.py --runs quickstart reacher             # runs/comparison.{md,tex,html}
 
 The table has data sets down and methods across. Runs that differ only in their seed are trainings of one method: their
-interval covers trainings and episodes. A name with a slash is the path of a run's folder.
+interval covers trainings and episodes. A name with a slash is the path of a run's folder; the table goes beside the
+first run, or where --output says.
 """
 
 import argparse
@@ -22,10 +23,13 @@ from pipeline.run_folder import RunFolder
 
 def main(arguments: list[str]) -> None:
     """Reports the run that `--config` or `--name` names, or compares those that `--runs` names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--config", action="append", help="YAML file of a run's settings; its name counts.")
     parser.add_argument("--name", help="Name of a run.")
-    parser.add_argument("--runs", nargs="+", default=["runs"], help="Runs to compare; with --name, their folder.")
+    parser.add_argument("--runs", nargs="+", help="Runs to compare; with --name, their folder.")
+    parser.add_argument("--output", type=Path, help="Path of the table without its ending (.md, .tex, .html).")
     known, _ = parser.parse_known_args(arguments)
     if known.config or known.name:
         experiment = parse_experiment(__doc__, arguments)
@@ -35,10 +39,10 @@ def main(arguments: list[str]) -> None:
         report(run)
         return
     parser.parse_args(arguments)
-    if "--runs" not in arguments:
+    if not known.runs:
         parser.error("expected --config, --name or --runs: which run, or which runs, to report on.")
     folders = [Path(name) if "/" in name else Path("runs") / name for name in known.runs]
-    print(write_comparison(folders, Path("runs") / "comparison"))
+    print(write_comparison(folders, known.output or folders[0].resolve().parent / "comparison"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Each stage finishes what is missing and skips what is there, so the same command
 from pipeline.command_line import job
 from pipeline.distributed.collect import collect
 from pipeline.distributed.evaluate import evaluate
-from pipeline.distributed.prepare import prepare
+from pipeline.distributed.prepare import prepare, require_environment
 from pipeline.distributed.session import session
 from pipeline.distributed.train import train
 from pipeline.experiment import Experiment
@@ -18,10 +18,11 @@ from pipeline.run_folder import RunFolder
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Runs all stages in order on one Ray session; collects only where no other data is named."""
-    with session():
+    with session(experiment.runs):
         if not experiment.data.sources:
             collect(experiment, run)
         prepare(experiment, run)
+        require_environment(experiment, run)
         train(experiment, run)
         evaluate(experiment, run)
     report(run)

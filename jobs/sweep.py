@@ -15,7 +15,7 @@ from pipeline.run_folder import RunFolder
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Sweeps; runs only the episodes that are missing."""
-    with session():
+    with session(experiment.runs):
         sweep(experiment, run)
 
 

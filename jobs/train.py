@@ -15,7 +15,7 @@ from pipeline.run_folder import RunFolder
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Trains, or goes on where an interrupted training stopped."""
-    with session():
+    with session(experiment.runs):
         train(experiment, run)
 
 

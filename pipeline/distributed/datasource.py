@@ -1,11 +1,9 @@
 """Ray Data's way to our episodes: one read task per range, each reduced to one row where it is read."""
 
-import queue
 import resource
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -14,10 +12,10 @@ from ray.data.block import Block, BlockMetadata
 
 from pipeline.data.index import EpisodeIndex, read_episodes
 from pipeline.data.sources import Source
+from pipeline.distributed.waiting import within
 from pipeline.errors import ClusterError, PipelineError
 from pipeline.records import Episode
 
-T = TypeVar("T")
 Reduce = Callable[[EpisodeIndex, Iterator[tuple[int, Episode]], int], bytes]
 
 
@@ -89,43 +87,20 @@ class EpisodeDatasource(Datasource):  # type: ignore[misc]  # Ray has no types
 
 
 def rows_within(dataset: "ray.data.Dataset", seconds: float) -> Iterator[dict[str, Any]]:
-    """Yields the rows of `dataset`, waiting at most `seconds` for each; Ray Data itself would wait for ever.
+    """Yields the rows of `dataset`, waiting at most `seconds` for each.
 
     Raises:
         ClusterError: No row came in time, as where the cluster has no CPU to give.
     """
-    rows: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-    stopped = threading.Event()
-
-    def pump() -> None:
-        try:
-            for row in dataset.iter_rows():
-                rows.put(row)
-                if stopped.is_set():
-                    return
-            rows.put(None)
-        except BaseException as error:  # raised where the rows are wanted
-            rows.put(error)
-
-    threading.Thread(target=pump, name="rows of prepare", daemon=True).start()
-    try:
-        while (row := _next_row(rows, seconds)) is not None:
-            if isinstance(row, BaseException):
-                raise row
-            yield row
-    finally:
-        stopped.set()
+    return within(dataset.iter_rows(), seconds, lambda: _unread(seconds))
 
 
-def _next_row(rows: "queue.Queue[T]", seconds: float) -> "T":
-    try:
-        return rows.get(timeout=seconds)
-    except queue.Empty:
-        raise ClusterError(
-            f"no range of episodes was read within data.timeout_s, {seconds:g} s; expected one. The cluster has "
-            f"{ray.cluster_resources()}, free are {ray.available_resources()}; a task needs 1 CPU. If the data set is "
-            "that slow to read, raise the limit or lower data.steps_per_shard."
-        ) from None
+def _unread(seconds: float) -> ClusterError:
+    return ClusterError(
+        f"no range of episodes was read within data.timeout_s, {seconds:g} s; expected one. The cluster has "
+        f"{ray.cluster_resources()}, free are {ray.available_resources()}; a task needs 1 CPU. If the data set is "
+        "that slow to read, raise the limit or lower data.steps_per_shard."
+    )
 
 
 def _reduced(sources: Sequence[Source], part: EpisodeRange, reduce: Reduce) -> Iterable[Block]:

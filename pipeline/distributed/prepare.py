@@ -4,6 +4,8 @@ The ranges of episodes that tasks work on follow from the data alone, and what t
 of the ranges, so the bytes are the same for any number of workers.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +15,8 @@ import yaml
 from rich.console import Console
 
 from pipeline import errors
-from pipeline.collection.dataset import dataset_folder
-from pipeline.configuration import claim_folder, require_same
+from pipeline.collection.dataset import dataset_folder, minari_root
+from pipeline.configuration import IDENTITY, claim_folder, require_same
 from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex
@@ -27,14 +29,16 @@ from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.storage import Folder, Location
 from pipeline.data.summary import Summary, SummarySettings, merge, summarise
 from pipeline.distributed.datasource import EpisodeDatasource, EpisodeRange, Reduce, ReducedRange, rows_within
-from pipeline.errors import DataError, ManifestError, RunFolderError
+from pipeline.distributed.session import joins_cluster
+from pipeline.errors import DataError, EnvironmentSetupError, ManifestError, RunFolderError
+from pipeline.evaluation.environment_check import check_environment
+from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.records import Episode
 from pipeline.run_folder import RunFolder
 
 FIT_NAME = "fit.npz"
-IDENTITY_NAME = "_identity.yaml"
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,13 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         ConfigError: Keys or columns that do not exist, or fewer bins than a discrete action has choices.
         ManifestError: `data.discretizer_from` names shards of other columns.
         StorageError: A location that cannot be read or written.
-        RunFolderError: The run's shards were made with another configuration.
+        RunFolderError: The run's shards were made with another configuration, or are being made.
         ClusterError: The cluster did nothing within `data.timeout_s`.
     """
     config = experiment.data
     location = run.shards_at(config.output)
     _claim(experiment, run, Folder(location))
-    with Progress("prepare", unit="steps") as progress:
+    with exclusive(run.shards, "preparation"), Progress("prepare", unit="steps") as progress:
         finished = _finished_manifest(Folder(location))
         if finished is not None:
             progress.finish(f"{finished.totals.steps:,} steps are there already")
@@ -78,10 +82,42 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
                 f"data.sources is empty and {run.behaviour} has no data set {collected.id}; expected one or the other. "
                 "Run jobs/collect.py first, or name a data set."
             )
-        preparation = Preparation.of(resolve_sources(config, collected), config, experiment.seed)
+        with _shared_datasets(run):
+            sources = resolve_sources(config, collected)
+        preparation = Preparation.of(sources, config, experiment.seed)
         manifest = prepare_shards(preparation, location, progress).manifest
         progress.finish(_last_line(manifest))
     _print_report(manifest)
+
+
+def require_environment(experiment: Experiment, run: RunFolder) -> None:
+    """Checks, before a training, that what it gives can be evaluated; prints how `environment` departs from the data's.
+
+    Raises:
+        EnvironmentSetupError: The environment cannot be made, or does not have the prepared data's spaces.
+        ManifestError: Nothing is prepared.
+    """
+    manifest = read_manifest(run.shards_at(experiment.data.output))
+    for line in check_environment(experiment.environment, manifest.spaces).departures(manifest.environment):
+        print(f"note: {line}", flush=True)
+
+
+def tell_environment(experiment: Experiment, run: RunFolder) -> None:
+    """Prints whether `environment` fits the prepared data, which can be prepared and trained on without any."""
+    try:
+        require_environment(experiment, run)
+    except EnvironmentSetupError as error:
+        print(f"note: the data can be trained on, but not evaluated: {error}", flush=True)
+
+
+def _shared_datasets(run: RunFolder) -> contextlib.AbstractContextManager[None]:
+    """Makes data sets without a `root` lie beside the runs on a cluster: its nodes do not see the driver's home folder.
+
+    A MINARI_DATASETS_PATH that was set decides alone.
+    """
+    if not joins_cluster() or "MINARI_DATASETS_PATH" in os.environ:
+        return contextlib.nullcontext()
+    return minari_root(run.datasets)
 
 
 def prepare_shards(preparation: Preparation, location: Location, progress: Progress) -> Prepared:
@@ -208,15 +244,15 @@ def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
     claim_folder(run.shards, identity, "token shards")
     if experiment.data.output is None:
         return
-    if folder.exists(IDENTITY_NAME):
-        require_same(folder, yaml.safe_load(folder.read(IDENTITY_NAME)), identity, "token shards")
+    if folder.exists(IDENTITY):
+        require_same(folder, yaml.safe_load(folder.read(IDENTITY)), identity, "token shards")
     elif folder.names():
         raise RunFolderError(
-            f"data.output is '{folder}', which holds {folder.names()[0]!r} but no {IDENTITY_NAME}; expected an empty "
+            f"data.output is '{folder}', which holds {folder.names()[0]!r} but no {IDENTITY}; expected an empty "
             "place, or token shards of this configuration."
         )
     else:
-        folder.write(IDENTITY_NAME, yaml.safe_dump(identity, sort_keys=False).encode())
+        folder.write(IDENTITY, yaml.safe_dump(identity, sort_keys=False).encode())
 
 
 def _finished_manifest(folder: Folder) -> Manifest | None:

@@ -10,20 +10,26 @@ import ray
 import ray.data
 
 from pipeline.distributed import QUIET
+from pipeline.distributed.shared_storage import require_shared
 from pipeline.errors import ClusterError
 
 CONNECT_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def session() -> Iterator[None]:
+def session(runs: str | None = None) -> Iterator[None]:
     """Gives a running Ray for the length of a `with` block.
 
     In place: a cluster of this machine's CPUs and GPUs, bound to loopback, ended with the block. With RAY_ADDRESS set
     (as inside `ray job submit`): joins that cluster and leaves it running. Inside another session: that one.
 
+    Args:
+        runs: The configured folder of the runs, which all nodes of a cluster that is joined must see; None asks nobody.
+
     Raises:
-        ClusterError: RAY_ADDRESS names a cluster that does not answer, or that wants another token.
+        ClusterError: RAY_ADDRESS names a cluster that does not answer, or that wants another token; or its nodes do not
+            see `runs`.
+        StorageError: `runs` cannot be written.
     """
     if ray.is_initialized():
         yield
@@ -39,9 +45,16 @@ def session() -> Iterator[None]:
     # Ray Data yields blocks in the order in which they finish unless told otherwise; ours must not depend on timing.
     context.execution_options.preserve_order = True
     try:
+        if runs is not None and joins_cluster():
+            require_shared(runs)
         yield
     finally:
         ray.shutdown()
+
+
+def joins_cluster() -> bool:
+    """Whether this job joins a cluster of several nodes, or of nodes that are started on demand: RAY_ADDRESS is set."""
+    return "RAY_ADDRESS" in os.environ
 
 
 def _start() -> None:
@@ -65,8 +78,3 @@ def _check_reachable(address: str) -> None:
     host, separator, port = address.rpartition("://")[2].rpartition(":")
     if separator and port.isdigit():
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-
-
-def cluster_cpus() -> int:
-    """Returns the CPUs of all nodes of the running session, at least 1."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -3,6 +3,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import ray
+from minari.storage.datasets_root_dir import get_dataset_path
 
 from pipeline.data.manifest import MANIFEST_NAME, read_manifest
 from pipeline.data.shards import read_tokens
@@ -137,6 +139,22 @@ def test_d4rl_files_are_prepared_too(tmp_path: Path) -> None:
     assert manifest.statistics.returns[0].terminations == 1
 
 
+def test_on_a_cluster_a_data_set_is_downloaded_to_where_all_nodes_see_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(dataset_id: str) -> None:
+        write_minari(get_dataset_path(), dataset_id, random_episodes([10] * 5))
+
+    monkeypatch.setattr("minari.download_dataset", download)
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "own"))
+    prepared(tmp_path, "told", sources=[{"id": "hub/told-v0"}])
+    assert (tmp_path / "own/hub/told-v0/data").is_dir()
+    monkeypatch.delenv("MINARI_DATASETS_PATH")
+    prepared(tmp_path, "shared", sources=[{"id": "hub/shared-v0"}])
+    assert (tmp_path / "datasets/hub/shared-v0/data").is_dir()
+
+
 def test_the_report_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
     prepared(tmp_path, "printed")
@@ -156,6 +174,21 @@ def test_the_first_bad_episode_in_the_order_of_the_data_is_named(tmp_path: Path,
     ):
         prepared(tmp_path, "bad", steps_per_shard=50)
     assert not (tmp_path / "bad" / "shards" / MANIFEST_NAME).exists()
+
+
+@pytest.mark.parametrize("on_invalid", ["refuse", "drop"])
+def test_nothing_but_episodes_without_steps_is_refused(tmp_path: Path, on_invalid: str) -> None:
+    folder = write_minari(tmp_path, "test/data-v0", random_episodes([1] * 3))
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        for number in range(3):
+            group = file[f"episode_{number}"]
+            group.attrs["total_steps"] = 0
+            for name in ("actions", "rewards", "terminations", "truncations", "observations"):
+                rows = group[name][:1] if name == "observations" else group[name][:0]
+                del group[name]
+                group[name] = rows
+    with pytest.raises(DataError, match=r"Episode 0 of test/data-v0 has 0 steps"):
+        prepared(tmp_path, "empty", on_invalid=on_invalid)
 
 
 def test_as_many_observations_as_actions_are_refused(tmp_path: Path) -> None:

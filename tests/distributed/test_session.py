@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.distributed.session import cluster_cpus, session
+from pipeline.distributed.session import session
 
 pytestmark = pytest.mark.ray
 
@@ -58,10 +58,6 @@ def test_a_session_inside_a_session_is_the_same_one(ray_session: None) -> None:
     with session():
         assert ray.get_runtime_context().get_job_id() == job
     assert ray.is_initialized()
-
-
-def test_the_cpus_are_those_of_the_whole_cluster(ray_session: None) -> None:
-    assert cluster_cpus() == int(ray.cluster_resources()["CPU"])
 
 
 def test_a_session_started_in_place_writes_nothing_into_the_home_folder(ray_session: None) -> None:
