@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from pipeline.collection.config import CollectConfig
 from pipeline.configuration import Config
 from pipeline.data.config import DataConfig
+from pipeline.data.manifest import Manifest
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.scores import ScoreReference
 from pipeline.evaluation.summary import across_trainings, summarize
+from pipeline.findings import findings
 from pipeline.models.config import ModelConfig
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
@@ -27,13 +30,16 @@ from pipeline.reporting.record import RunRecord
 from pipeline.run_folder import RunFolder
 from pipeline.training.config import TrainingConfig
 
-SECTIONS: dict[str, type[Config]] = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "planning": PlanningConfig,
-}
-"""What two runs of one environment may differ in."""
+
+class ComparedSettings(Config):
+    """What two runs of one environment may differ in: the sections of an experiment that decide its results."""
+
+    environment: EnvironmentConfig
+    collect: CollectConfig
+    data: DataConfig
+    model: ModelConfig
+    training: TrainingConfig
+    planning: PlanningConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class ComparedRun:
         name: Of its folder.
         environment: Gymnasium id.
         data_set: Names of its sources.
-        settings: Every setting that decides its results, by dotted name.
+        settings: Every setting that decides its results, the seed apart, by dotted name.
+        seed: Root seed of its training.
         reference: What its normalised scores refer to, None for none.
         episodes: Of each method, in the order of the summary; failed ones left out.
     """
@@ -53,6 +60,7 @@ class ComparedRun:
     environment: str
     data_set: str
     settings: dict[str, Any]
+    seed: int
     reference: ScoreReference | None
     episodes: dict[str, list[EpisodeResult]]
 
@@ -131,33 +139,54 @@ def read_run(run: RunFolder) -> ComparedRun:
         name=run.root.name,
         environment=summary["environment"],
         data_set=" + ".join(source.name for source in manifest.sources),
-        settings=_settings(run, config),
+        settings=_settings(run, config, manifest),
+        seed=config["seed"],
         reference=reference and ScoreReference(reference["name"], reference["random"], reference["expert"]),
         episodes={method: [e for e in results if not e.error] for method, results in record.episodes.items()},
     )
 
 
-def _settings(run: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(run: RunFolder, config: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    given = {name: config[name] for name in ComparedSettings.model_fields if name in config}
     try:
-        sections = {name: kind.model_validate(config[name]).identity() for name, kind in SECTIONS.items()}
-        environment = EnvironmentConfig.model_validate(config["environment"]).identity()
-    except (ValidationError, KeyError) as error:
+        settings = ComparedSettings.model_validate(given)
+    except ValidationError as error:
         raise RunFolderError(
-            f"{run.config} is not a configuration of this version ({error}); expected one that the jobs wrote. "
-            "Run its evaluation again with this version."
+            f"{run.config} is not a configuration of this version; expected one that the jobs wrote: "
+            f"{findings(error, given)} Run its evaluation again with this version."
         ) from error
-    return _flat({**sections, "environment": environment})
+    return _flat({**settings.identity(), **_data_settings(settings, manifest)})
+
+
+def _data_settings(settings: ComparedSettings, manifest: Manifest) -> dict[str, Any]:
+    """Returns what the data is and how it is prepared, not where it lies.
+
+    Given data is known by its content. Collected data is another one for each seed, so it is known by its recipe.
+    """
+    data = settings.data
+    if not data.sources:
+        return {"data": data.treatment()}
+    taken = [source.model_dump(include={"share", "max_steps"}) for source in data.sources]
+    content = " + ".join(source.fingerprint[:8] for source in manifest.sources)
+    return {"data": {**data.treatment(), "sources": taken, "content": content}, "collect": {}}
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in nested.items():
-        result.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+        listed = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+        below = {str(i): item for i, item in enumerate(value)} if listed else value
+        result.update(_flat(below, f"{prefix}{key}.") if isinstance(below, Mapping) else {f"{prefix}{key}": value})
     return result
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
-    """Returns the table of at least one run."""
+    """Returns the table of at least one run.
+
+    Raises:
+        RunFolderError: Two runs are the same training.
+    """
+    _require_different_trainings(runs)
     groups: dict[tuple[str, str], list[ComparedRun]] = defaultdict(list)
     for run in runs:
         groups[run.environment, run.data_set].append(run)
@@ -166,6 +195,19 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     methods = [label(method) for method in ordered({method for run in runs for method in run.episodes})]
     by_method = sorted(columns, key=lambda column: (methods.index(column.partition(" (")[0]), column))
     return Comparison(tuple(by_method), rows)
+
+
+def _require_different_trainings(runs: Sequence[ComparedRun]) -> None:
+    first: dict[str, ComparedRun] = {}
+    for run in runs:
+        training = repr((run.environment, run.data_set, sorted(run.settings.items()), run.seed))
+        other = first.setdefault(training, run)
+        if other is not run:
+            raise RunFolderError(
+                f"{other.name} and {run.name} have the same settings and the same seed, {run.seed}; expected runs that "
+                "differ: one training counted twice would make the interval too narrow. Leave one out, or train it "
+                "with another --seed."
+            )
 
 
 def _row(runs: list[ComparedRun]) -> ComparisonRow:

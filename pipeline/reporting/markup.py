@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.configuration import write_text_atomically
+from pipeline.errors import RunFolderError
 from pipeline.reporting.comparison import Cell, Comparison, ComparisonRow, compare, read_run
 from pipeline.reporting.page import Grid, Section, render
 from pipeline.reporting.table import NOTHING
@@ -100,9 +101,14 @@ def write_comparison(folders: Sequence[Path], stem: Path) -> str:
         The Markdown.
 
     Raises:
+        RunFolderError: A folder is given twice, or two are the same training.
         PipelineError: A folder is not an evaluated run, or a file of it is broken.
     """
-    comparison = compare([read_run(RunFolder(folder.resolve())) for folder in folders])
+    paths = [folder.resolve() for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise RunFolderError(f"--runs names {path} {paths.count(path)} times; expected every run once.")
+    comparison = compare([read_run(RunFolder(path)) for path in paths])
     writers = {".md": to_markdown, ".tex": to_latex, ".html": to_html}
     for ending, writer in writers.items():
         write_text_atomically(stem.with_name(stem.name + ending), writer(comparison))

@@ -89,9 +89,5 @@ class RunRecord:
         """The episodes behind the result table, failed ones too."""
         methods = self.summary["methods"] if self.summary else {}
         counts = {method: entry["episodes"] + entry["failed"] for method, entry in methods.items()}
-        return {method: EpisodeStore(self.run.episodes(method)).read(count) for method, count in counts.items()}
-
-    @staticmethod
-    def _shown(path: Path) -> str:
-        """Returns `path` as it is typed in the working directory, where it lies below that."""
-        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+        # The first that are there: one that ends its process is missing among them.
+        return {method: EpisodeStore(self.run.episodes(method)).read()[:count] for method, count in counts.items()}

@@ -4,10 +4,10 @@ A missing input gives a section that says so; a broken one raises the error of t
 """
 
 import math
-from pathlib import Path
 
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.sweep import TABLE, SweepRow, read_table
+from pipeline.provenance import commit, hardware, versions
 from pipeline.reporting.methods import colours, label
 from pipeline.reporting.page import Grid, Section
 from pipeline.reporting.plots import (
@@ -19,7 +19,6 @@ from pipeline.reporting.plots import (
     total_loss,
 )
 from pipeline.reporting.plots_sweep import heat_map_settings, pareto_plot, return_heat_map, time_heat_map
-from pipeline.reporting.provenance import commit, hardware, versions
 from pipeline.reporting.record import RunRecord
 from pipeline.reporting.table import NOTHING, decimals, interval_text, result_cells, score_note
 
@@ -120,6 +119,9 @@ def sweep_section(record: RunRecord) -> Section:
     if not (record.run.sweep / TABLE).exists():
         return Section("Sweep", missing="No sweep yet; this makes it:", code=record.command("sweep"))
     rows = read_table(record.run.sweep)
+    if not rows:
+        missing = "No setting of the sweep has an episode that ended; this tells why, and tries them again:"
+        return Section("Sweep", missing=missing, code=record.command("sweep"))
     pair = heat_map_settings(rows)
     drawings = [return_heat_map(rows, pair), time_heat_map(rows, pair)] if pair else []
     names = list(rows[0].settings)
@@ -164,8 +166,10 @@ def configuration_section(record: RunRecord) -> Section:
 
 
 def provenance_section(record: RunRecord) -> Section:
-    """Versions, hardware and commit."""
-    machine = {**hardware(), "commit": commit(Path(__file__).parent)}
+    """Versions, hardware and commit: of this report, and of the training that made the checkpoint."""
+    machine = {**hardware(), "commit": commit()}
+    trained = (record.checkpoint.info.trained_on if record.checkpoint else None) or {}
+    rows = [(name, machine.get(name, NOTHING), trained.get(name, NOTHING)) for name in {**machine, **trained}]
     made = record.manifest.versions if record.manifest else {}
     libraries = Grid(
         ("Library", "This report", "The shards"),
@@ -173,9 +177,9 @@ def provenance_section(record: RunRecord) -> Section:
     )
     hosts = sorted({result.host for results in record.episodes.values() for result in results})
     if hosts:
-        machine["evaluated on"] = ", ".join(hosts)
+        rows.append(("evaluated on", ", ".join(hosts), NOTHING))
     return Section(
         "Provenance",
-        text="The machine and the code that wrote this report.",
-        grids=[Grid((), list(machine.items()), names=2, wraps=True), libraries],
+        text="The machine and the code that wrote this report, and those that wrote the evaluated checkpoint.",
+        grids=[Grid(("Machine", "This report", "The training"), rows, names=3, wraps=True), libraries],
     )

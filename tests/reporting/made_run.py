@@ -29,6 +29,7 @@ from pipeline.training.checkpoint import CheckpointInfo, write_checkpoint
 
 SOURCE = "own/pendulum/mixed-v0"
 LAYOUT = TransitionLayout.plain(observation_dim=3, action_dim=1, num_bins=20)
+TRAINED_ON = {"processor": "a processor of elsewhere, 64 cores", "workers": "3", "commit": "0123456789ab"}
 METHODS = {"random": 5.0, "behaviour_cloning": 60.0, "trajectory_transformer": 190.0}
 
 
@@ -113,7 +114,7 @@ def statistics(episodes: list[Episode], lengths: "np.ndarray") -> Statistics:
 
 def write_training(run: MadeRun, manifest: Manifest) -> None:
     model = TrajectoryTransformer(ModelConfig.model_validate(run.experiment.model), LAYOUT)
-    info = CheckpointInfo(step=200, epoch=4, validation_loss=1.2)
+    info = CheckpointInfo(step=200, epoch=4, validation_loss=1.2, trained_on=TRAINED_ON)
     config = run.experiment.model_dump(mode="json")
     write_checkpoint(run.folder.checkpoints, info, model.state_dict(), config, manifest.to_json(), None)
     lines = [line for step in range(10, 201, 10) for line in metrics_at(step)]

@@ -1,22 +1,28 @@
 import dataclasses
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from pipeline.data.manifest import read_manifest, write_manifest
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.scores import ScoreReference
 from pipeline.evaluation.summary import read_summary
 from pipeline.reporting.comparison import Cell, ComparedRun, Comparison, compare, read_run
 from pipeline.reporting.markup import to_html, to_latex, to_markdown, write_comparison
 from pipeline.reporting.table import NOTHING
-from tests.reporting.made_run import MadeRun, result, write_evaluation, write_shards
+from tests.reporting.made_run import SOURCE, MadeRun, result, write_evaluation, write_shards
 
 REFERENCE = ScoreReference("D4RL", 0.0, 200.0)
 
 
 def compared(name: str, returns: dict[str, list[float]], **changes: object) -> ComparedRun:
     episodes = {method: [result(method, i, r) for i, r in enumerate(values)] for method, values in returns.items()}
-    run = ComparedRun(name, "Hopper-v5", "hopper/medium-v0", {"planning.horizon": 5}, None, episodes)
+    # The letters of a run's name stand for its seed, so that runs of different names are different trainings.
+    seed = int(name, base=36)
+    run = ComparedRun(name, "Hopper-v5", "hopper/medium-v0", {"planning.horizon": 5}, seed, None, episodes)
     return dataclasses.replace(run, **changes)
 
 
@@ -44,6 +50,16 @@ def test_runs_with_other_settings_get_columns_named_by_the_difference() -> None:
         "Trajectory Transformer (planning.horizon 5)",
     )
     assert table.rows[0].cells["Trajectory Transformer (planning.horizon 15)"].mean == 6.0
+
+
+def test_one_training_is_not_counted_twice() -> None:
+    again = compared("b", {"random": [1.0]}, seed=3)
+    with pytest.raises(
+        RunFolderError, match=r"a and b have the same settings and the same seed, 3; expected runs that"
+    ):
+        compare([compared("a", {"random": [1.0]}, seed=3), again])
+    other = dataclasses.replace(again, settings={"planning.horizon": 15})
+    assert compare([compared("a", {"random": [1.0]}, seed=3), other]).rows[0].trainings == 2
 
 
 def test_a_row_with_one_reference_is_in_scores() -> None:
@@ -134,6 +150,44 @@ def test_an_evaluated_run_is_read_from_its_folder(made_run: MadeRun) -> None:
     assert "training.num_workers" not in run.settings, "it changes how training runs, not what it gives"
 
 
+def settings_with(made_run: MadeRun, **sections: dict[str, object]) -> dict[str, Any]:
+    """The settings of a run whose configuration has these changes."""
+    config = yaml.safe_load(made_run.folder.config.read_text())
+    for section, changes in sections.items():
+        config[section].update(changes)
+    made_run.folder.config.write_text(yaml.safe_dump(config))
+    return read_run(made_run.folder).settings
+
+
+def test_collected_data_of_another_recipe_is_another_setting(made_run: MadeRun) -> None:
+    before = read_run(made_run.folder).settings
+    after = settings_with(made_run, collect={"behaviours": [{"policy": "random", "random_share": 0.5}]})
+    assert {name for name in after if after[name] != before[name]} == {"collect.behaviours.0.random_share"}
+
+
+def test_where_data_lies_is_no_setting(made_run: MadeRun, tmp_path: Path) -> None:
+    made_run.folder.shards.rename(tmp_path / "elsewhere")
+    sources = [{"id": SOURCE, "root": "/one"}]
+    here = settings_with(made_run, data={"sources": sources, "output": str(tmp_path / "elsewhere")})
+    (tmp_path / "elsewhere").rename(made_run.folder.shards)
+    there = settings_with(made_run, data={"sources": [{"id": SOURCE, "root": "/other"}], "output": None})
+    assert here == there
+    assert "collect.steps" not in there, "nothing was collected"
+
+
+@pytest.mark.parametrize("change", ["share", "content"])
+def test_other_episodes_under_the_same_name_are_another_setting(made_run: MadeRun, change: str) -> None:
+    before = settings_with(made_run, data={"sources": [{"id": SOURCE}]})
+    if change == "content":
+        manifest = read_manifest(str(made_run.folder.shards))
+        (source,) = manifest.sources
+        other = source.model_copy(update={"fingerprint": "f" * 64})
+        write_manifest(str(made_run.folder.shards), manifest.model_copy(update={"sources": (other,)}))
+    share = 0.5 if change == "share" else 1.0
+    after = settings_with(made_run, data={"sources": [{"id": SOURCE, "share": share}]})
+    assert len({name for name in after if after[name] != before[name]}) == 1
+
+
 def test_the_reference_of_the_summary_is_read(empty_run: MadeRun) -> None:
     write_evaluation(empty_run.folder, write_shards(empty_run.folder), {"random": 100.0}, REFERENCE)
     assert read_run(empty_run.folder).reference == REFERENCE
@@ -147,6 +201,12 @@ def test_the_comparison_is_written_in_three_forms(made_run: MadeRun) -> None:
     assert "<table class=" in stem.with_suffix(".html").read_text()
 
 
+def test_a_run_that_is_named_twice_is_refused(made_run: MadeRun) -> None:
+    folder = made_run.folder.root
+    with pytest.raises(RunFolderError, match=r"--runs names .*made 2 times; expected every run once"):
+        write_comparison([folder, folder.parent / "." / "made"], folder.parent / "comparison")
+
+
 def test_a_run_without_an_evaluation_cannot_be_compared(empty_run: MadeRun) -> None:
     with pytest.raises(RunFolderError, match=r"no summary\.json; expected an evaluated run"):
         read_run(empty_run.folder)
@@ -155,5 +215,5 @@ def test_a_run_without_an_evaluation_cannot_be_compared(empty_run: MadeRun) -> N
 def test_a_run_with_an_unknown_setting_cannot_be_compared(made_run: MadeRun) -> None:
     path = made_run.folder.config
     path.write_text(path.read_text().replace("horizon: 3", "horizont: 3"))
-    with pytest.raises(RunFolderError, match="not a configuration of this version"):
+    with pytest.raises(RunFolderError, match=r"of this version; .*: planning\.horizont is not a setting"):
         read_run(made_run.folder)

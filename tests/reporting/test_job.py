@@ -1,4 +1,5 @@
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,16 +47,42 @@ def test_the_job_takes_the_runs_own_configuration(
     assert made_run.folder.report.is_file()
 
 
+@pytest.fixture
+def second_seed(made_run: MadeRun) -> Path:
+    """The folder of another training of the same setting, elsewhere."""
+    folder = made_run.folder.root.parent.parent / "elsewhere" / "second"
+    shutil.copytree(made_run.folder.root, folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("\nseed: 0\n", "\nseed: 1\n"))
+    return folder
+
+
 def test_the_job_compares_runs_by_name_and_by_path(
     made_run: MadeRun,
+    second_seed: Path,
     job: Callable[[list[str]], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(made_run.folder.root.parent.parent)
-    job(["--runs", "made", str(made_run.folder.root)])
+    job(["--runs", "made", str(second_seed)])
     assert capsys.readouterr().out.splitlines()[2].startswith("| Pendulum-v1 | own/pendulum/mixed-v0 | return | 2 ")
     assert (made_run.folder.root.parent / "comparison.tex").is_file()
+
+
+def test_a_comparison_goes_beside_the_first_run_or_where_it_is_told_to(
+    made_run: MadeRun,
+    second_seed: Path,
+    job: Callable[[list[str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(made_run.folder.root.parent.parent)
+    job(["--runs", str(second_seed), "made"])
+    assert (second_seed.parent / "comparison.md").is_file()
+    job(["--runs=made", "--output", str(tmp_path / "table")])
+    assert {path.name for path in tmp_path.glob("table.*")} == {"table.md", "table.tex", "table.html"}
+    assert not (made_run.folder.root.parent / "comparison.md").exists()
 
 
 def test_the_job_without_a_run_says_what_it_needs(

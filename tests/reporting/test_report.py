@@ -8,12 +8,13 @@ import yaml
 
 from pipeline.errors import ManifestError, RunFolderError, StorageError
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.sweep import write_table
 from pipeline.reporting.comparison import read_run
 from pipeline.reporting.report import write_report
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import best_checkpoint
 from tests.reporting.browser import open_page
-from tests.reporting.made_run import METHODS, SOURCE, MadeRun, result, write_evaluation, write_shards
+from tests.reporting.made_run import METHODS, SOURCE, TRAINED_ON, MadeRun, result, write_evaluation, write_shards
 
 
 class Page(html.parser.HTMLParser):
@@ -55,6 +56,11 @@ def test_the_report_of_a_finished_run_has_every_figure(full_report: Path) -> Non
         "Milliseconds per decision over planning",
         "6 of 9 settings are on the Pareto front of return against decision time",
     ]
+
+
+def test_the_report_tells_where_the_model_was_trained(full_report: Path) -> None:
+    text = Page(full_report).text
+    assert all(value in text for value in TRAINED_ON.values())
 
 
 def test_the_report_needs_nothing_but_itself(full_report: Path) -> None:
@@ -102,6 +108,15 @@ def test_a_run_in_which_nothing_was_done_yet_says_what_to_run(empty_run: MadeRun
         *(("evaluation episodes", "evaluate"), ("episodes of the planner", "evaluate")),
         *(("checkpoint with its shards", "train"), ("sweep", "sweep")),
     ]
+
+
+def test_a_sweep_whose_settings_all_failed_says_so(empty_run: MadeRun) -> None:
+    write_table(empty_run.folder.sweep, [])
+    text = " ".join(Page(write_report(empty_run.folder)).text.split())
+    assert (
+        "No setting of the sweep has an episode that ended; this tells why, and tries them again: python jobs/sweep.py"
+        in text
+    )
 
 
 def test_shards_outside_the_run_folder_are_found(made_run: MadeRun, tmp_path: Path) -> None:
