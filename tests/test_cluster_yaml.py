@@ -1,6 +1,9 @@
 """cluster.yaml is what `ray up` accepts: Ray has no dry run, so these call what it calls first."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +50,24 @@ def test_every_ray_process_asks_for_the_token_and_the_dashboard_stays_on_loopbac
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in line for line in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
+
+
+def test_the_nodes_get_what_the_autoscaler_needs_for_the_provider(cluster: dict[str, Any]) -> None:
+    assert cluster["provider"]["type"] == "aws"
+    assert any("pip install" in line and "boto3" in line.split() for line in cluster["setup_commands"])
+
+
+def test_the_readme_brings_what_ray_up_needs_before_it() -> None:
+    readme = (CLUSTER.parent / "README.md").read_text()
+    before = readme[: readme.index("ray up cluster.yaml\n")]
+    assert "pip install boto3" in before
+    assert "ray get-auth-token --generate" in before, "cluster.yaml mounts the token that this writes"
+
+
+def test_ray_has_the_command_that_writes_the_mounted_token(tmp_path: Path) -> None:
+    command = [Path(sys.executable).parent / "ray", "get-auth-token", "--generate"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        command, env=environment | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (tmp_path / ".ray" / "auth_token").read_text().strip() == done.stdout.strip() != ""
