@@ -39,14 +39,14 @@ def processor() -> str:
 
 
 def commit(folder: Path = Path(__file__).parent) -> str:
-    """Returns the git commit of `folder`, or says that there is none; marked where files differ from it.
+    """Returns the git commit of `folder`, or says that there is none; marked where files below it differ from it.
 
     Args:
-        folder: Inside a checkout; this code's own if not given.
+        folder: Inside a checkout; this code's own if not given, so that notes and results beside it do not count.
     """
     try:
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return "not a git checkout"
     return f"{head} with uncommitted changes" if changed else head

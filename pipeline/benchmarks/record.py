@@ -12,8 +12,7 @@ from pipeline.configuration import Config
 from pipeline.errors import StorageError
 from pipeline.provenance import commit, hardware
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-RESULTS = REPOSITORY / "tests" / "benchmarks" / "results.jsonl"
+RESULTS = Path(__file__).resolve().parents[2] / "tests" / "benchmarks" / "results.jsonl"
 
 
 class BenchmarkConfig(Config):
@@ -34,7 +33,7 @@ def append_record(result: dict[str, Any], path: Path = RESULTS) -> dict[str, Any
         )
     line = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(REPOSITORY),
+        "commit": commit(),
         **hardware(),
         "torch": torch.__version__,
     }

@@ -1,0 +1,29 @@
+import subprocess
+from pathlib import Path
+
+from pipeline.provenance import commit
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_a_commit_is_marked_where_code_differs_and_not_where_results_do(tmp_path: Path) -> None:
+    code, results = tmp_path / "code" / "one.py", tmp_path / "results.jsonl"
+    code.parent.mkdir()
+    for path in (code, results):
+        path.write_text("first\n")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "First")
+    head = commit(code.parent)
+    assert len(head) == 12
+    results.write_text("second\n")
+    assert commit(code.parent) == head
+    code.write_text("second\n")
+    assert commit(code.parent) == f"{head} with uncommitted changes"
+
+
+def test_a_folder_without_a_history_says_so(tmp_path: Path) -> None:
+    assert commit(tmp_path) == "not a git checkout"
