@@ -6,7 +6,7 @@ numbers. `pipeline.planning.search` has the algorithm, `pipeline.planning.decode
 Shape letters: H horizon, C context transitions, D tokens of a transition, O observation_dim, A action_dim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ from pipeline.planning.config import PlanningConfig
 from pipeline.planning.decoder import Decoder
 from pipeline.planning.dense_stepper import DenseStepper
 from pipeline.planning.noise import Noise, no_noise
-from pipeline.planning.search import BeamSearch, SearchInputs
+from pipeline.planning.ranking import RANKINGS, Ranking
+from pipeline.planning.search import BeamSearch, SearchInputs, SearchResult
 from pipeline.planning.stepper import SearchShape, Stepper
 from pipeline.planning.weights import Weights
 from pipeline.tokens.discretizer import Discretizer
@@ -35,7 +36,8 @@ class PlanRequest:
     """What one episode asks for.
 
     Attributes:
-        context: (c, D) tokens of its last c transitions, 0 to C. Value tokens are never looked at.
+        context: (c, D) tokens of its last transitions. Value tokens are never looked at, nor are transitions before the
+            last C, or before the last that the model's window holds beside the current one.
         observation: (O,) tokens of its current observation.
         noise: `pipeline.planning.noise.plan_noise` of its seed and step.
     """
@@ -70,14 +72,15 @@ class BeamPlanner:
     the same call, because the shapes of all computations are fixed.
 
     Args:
-        model: Weights are copied; its dtype (float32, or float64 in tests) is the plan's.
+        model: Weights are copied; float32, or float64 in tests.
         discretizer: Of the model's data; it decodes actions and says what reward and value bins stand for.
         config: The search.
         num_episodes: Slots.
         device: "cpu" or a CUDA device.
+        ranking: What sequences are ranked by, instead of the one that `config` names.
 
     Raises:
-        ConfigError: The search does not fit the model's window.
+        ConfigError: The model's window of one transition cannot see a planned one.
     """
 
     def __init__(
@@ -87,32 +90,27 @@ class BeamPlanner:
         config: PlanningConfig,
         num_episodes: int,
         device: str | torch.device = "cpu",
+        ranking: Ranking | None = None,
     ) -> None:
         _check_window(config, model.config.window_transitions)
         self.config, self.layout, self.discretizer = config, model.layout, discretizer
         self.num_episodes, self.device = num_episodes, torch.device(device)
-        self.group = _group_size(num_episodes, config.beam_width, self.device)
-        shape = SearchShape(
-            episodes=self.group,
-            beam_width=config.beam_width,
-            copies=config.expansion_factor,
-            context=config.context_transitions,
-            horizon=config.horizon,
-            window=model.config.window_transitions,
-        )
-        with torch.inference_mode():
-            weights = Weights(model, self.device, _product_dtype(config, model, self.device))
-            centers = torch.tensor(discretizer.centers, device=self.device, dtype=weights.dtype)
-            self._stepper = make_stepper(weights, self.layout, shape)
-            decoder = Decoder(weights, self.layout, shape, self._stepper)
-            self._search: BeamSearch | CapturedSearch = BeamSearch(
-                config, decoder, centers[self.layout.reward], centers[self.layout.value]
-            )
+        self.product_dtype = _product_dtype(config, model, self.device)
+        self.shape = _search_shape(config, model.config.window_transitions, num_episodes, self.device)
         self._idle = PlanRequest(
             np.zeros((0, self.layout.transition_dim), dtype=np.int64),
             np.zeros(self.layout.observation_dim, dtype=np.int64),
             no_noise(config, self.layout),
         )
+        with torch.inference_mode():
+            weights = Weights(model, self.device, self.product_dtype)
+            centers_DN = torch.tensor(discretizer.centers, device=self.device, dtype=weights.dtype)
+            self._stepper = make_stepper(weights, self.layout, self.shape)
+            decoder = Decoder(weights, self.layout, self.shape, self._stepper)
+            search = BeamSearch(config, decoder, centers_DN, ranking or RANKINGS[config.ranking])
+            self._search: Callable[[SearchInputs], SearchResult] = search
+            if self.device.type == "cuda":
+                self._search = CapturedSearch(search, self._inputs([self._idle] * self.shape.episodes))
 
     @torch.inference_mode()
     def plan(self, requests: Sequence[PlanRequest | None]) -> list[Plan | None]:
@@ -123,38 +121,33 @@ class BeamPlanner:
         """
         if len(requests) > self.num_episodes:
             raise ValueError(f"requests has {len(requests)} entries; expected at most {self.num_episodes}.")
-        plans: list[Plan | None] = []
-        for first in range(0, len(requests), self.group):
-            group = requests[first : first + self.group]
-            if any(group):
-                found = self._plan_group(group)
-                plans += [plan if request else None for request, plan in zip(group, found, strict=False)]
-            else:
-                plans += [None] * len(group)
-        return plans
+        asked = [request for request in requests if request is not None]
+        groups = [asked[first : first + self.shape.episodes] for first in range(0, len(asked), self.shape.episodes)]
+        plans = iter([plan for group in groups for plan in self._plan_group(group)])
+        return [None if request is None else next(plans) for request in requests]
 
-    def _plan_group(self, requests: Sequence[PlanRequest | None]) -> list[Plan]:
-        filled = [request or self._idle for request in requests]
-        filled += [self._idle] * (self.group - len(filled))
-        inputs = self._inputs(filled)
-        if self.device.type == "cuda" and isinstance(self._search, BeamSearch):
-            self._search = CapturedSearch(self._search, inputs)
+    def _plan_group(self, requests: list[PlanRequest]) -> list[Plan]:
+        """Returns the plans of one search."""
+        inputs = self._inputs(requests + [self._idle] * (self.shape.episodes - len(requests)))
         with self._stepper.running():
             best = self._search(inputs)
         tokens = best.tokens.cpu().numpy()
         actions = self.discretizer.decode_columns(tokens[..., self.layout.action], self.layout.action)
         rewards, values = best.rewards.double().cpu().numpy(), best.values.double().cpu().numpy()
         returns = best.predicted_returns.tolist()
-        return [Plan(*parts) for parts in zip(tokens, actions, rewards, values, returns, strict=True)]
+        found = [Plan(*parts) for parts in zip(tokens, actions, rewards, values, returns, strict=True)]
+        return found[: len(requests)]
 
     def _inputs(self, requests: list[PlanRequest]) -> SearchInputs:
-        contexts = np.zeros((self.group, self.config.context_transitions, self.layout.transition_dim), dtype=np.int64)
-        for row, request in zip(contexts, requests, strict=True):
-            row[len(row) - len(request.context) :] = request.context
+        length = self.shape.context
+        contexts = np.zeros((len(requests), length, self.layout.transition_dim), dtype=np.int64)
+        transitions = np.array([min(len(request.context), length) for request in requests], dtype=np.int64)
+        for row, request, count in zip(contexts, requests, transitions, strict=True):
+            row[length - count :] = request.context[len(request.context) - count :]
         arrays = (
             contexts,
             np.stack([request.observation for request in requests]).astype(np.int64),
-            np.array([len(request.context) for request in requests], dtype=np.int64),
+            transitions,
             np.stack([request.noise.actions for request in requests]),
             np.stack([request.noise.observations for request in requests]),
         )
@@ -171,11 +164,17 @@ def make_stepper(weights: Weights, layout: TransitionLayout, shape: SearchShape)
     return CompiledStepper(weights, layout, shape)
 
 
-def _group_size(num_episodes: int, beam_width: int, device: torch.device) -> int:
-    """Episodes that are searched together; on CUDA all of them."""
-    if device.type != "cpu":
-        return num_episodes
-    return min(num_episodes, max(1, _ROWS_PER_CALL // beam_width))
+def _search_shape(config: PlanningConfig, window: int, num_episodes: int, device: torch.device) -> SearchShape:
+    """Returns the shape of one search; on CUDA it holds all episodes."""
+    together = num_episodes if device.type != "cpu" else max(1, _ROWS_PER_CALL // config.beam_width)
+    return SearchShape(
+        episodes=min(num_episodes, together),
+        beam_width=config.beam_width,
+        copies=config.expansion_factor,
+        context=min(config.context_transitions, window - 1),
+        horizon=config.horizon,
+        window=window,
+    )
 
 
 def _product_dtype(config: PlanningConfig, model: TrajectoryTransformer, device: torch.device) -> torch.dtype:
@@ -185,11 +184,6 @@ def _product_dtype(config: PlanningConfig, model: TrajectoryTransformer, device:
 
 
 def _check_window(config: PlanningConfig, window: int) -> None:
-    if config.context_transitions + 1 > window:
-        raise ConfigError(
-            f"planning.context_transitions is {config.context_transitions}; expected less than the model's window of "
-            f"{window} transitions, which must hold the current one too. Give less context or train a longer window."
-        )
     if window == 1 and config.horizon > 1:
         raise ConfigError(
             f"planning.horizon is {config.horizon}; expected 1, because the model's window of 1 transition cannot see "

@@ -1,7 +1,7 @@
 """A whole search as one CUDA graph: hundreds of dependent small steps without a launch from Python each.
 
 Untested on hardware so far: no GPU was at hand when it was written. `tests/planning/test_captured.py` holds it against
-the search that it captures, where there is a GPU.
+the search that it captures where there is a GPU, and the search against what a capture forbids on any machine.
 """
 
 from dataclasses import fields
@@ -23,20 +23,25 @@ class CapturedSearch:
     """
 
     def __init__(self, search: BeamSearch, example: SearchInputs) -> None:
+        # The graph knows addresses, not tensors: the search must live as long as it, or its constants are given away.
+        self._search = search
         self._inputs = SearchInputs(*(getattr(example, field.name).clone() for field in fields(example)))
-        side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UPS):
-                search(self._inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._result = search(self._inputs)
+        self._device = example.observations.device
+        with torch.cuda.device(self._device):
+            side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):
+                    search(self._inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._result = search(self._inputs)
 
     def __call__(self, inputs: SearchInputs) -> SearchResult:
         """Returns what `search(inputs)` would; the next call overwrites it."""
-        for field in fields(inputs):
-            getattr(self._inputs, field.name).copy_(getattr(inputs, field.name))
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            for field in fields(inputs):
+                getattr(self._inputs, field.name).copy_(getattr(inputs, field.name))
+            self._graph.replay()
         return self._result

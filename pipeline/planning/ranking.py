@@ -1,8 +1,10 @@
-"""What sequences are ranked by: a replaceable part, found by the name in `planning.ranking`.
+"""What sequences are ranked by: a replaceable part.
 
-To add one, write a function of `Candidates`, enter it in `RANKINGS`, and its name in `PlanningConfig.ranking`.
+To add one, write a function of `Candidates`, enter it in `RANKINGS`, and its name in `PlanningConfig.ranking`. One that
+needs more than its arguments, such as a Q-function's weights, is made where these are read and handed to
+`pipeline.planning.beam.BeamPlanner` as it is.
 
-Shape letters: E episodes, K places, X copies, T planned steps so far.
+Shape letters: E episodes, K places, X copies, T planned steps so far, D tokens of a transition, N bins.
 """
 
 from collections.abc import Callable
@@ -10,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from pipeline.tokens.layout import TransitionLayout
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Candidates:
             unfiltered and at temperature 1. Rewards and values are predictions, not behaviour, and do not count. None
             unless the ranking `uses_likelihood`: it costs a pass over the logits of every token.
         discount: g.
+        layout: Which token means what.
+        centers: (D, N), what the bins of each dimension stand for, to decode tokens with.
     """
 
     tokens: Tensor
@@ -31,6 +37,8 @@ class Candidates:
     values: Tensor
     log_likelihood: Tensor | None
     discount: float
+    layout: TransitionLayout
+    centers: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Ranking:
     """Orders candidates.
 
     Attributes:
-        score: Returns (E, K, X); higher is better.
+        score: Returns (E, K, X); higher is better. Nothing may be read back from the device, and no shape may depend on
+            the data, so that a whole search can be one CUDA graph.
         uses_likelihood: Whether it needs `Candidates.log_likelihood`.
     """
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.decoder import Decoder
 from pipeline.planning.estimates import estimates
-from pipeline.planning.ranking import RANKINGS, Candidates, predicted_return, scores
+from pipeline.planning.ranking import Candidates, Ranking, predicted_return, scores
 from pipeline.planning.sampling import greedy_bins, sampled_bins
 from pipeline.planning.selection import Kept, best_candidate, kept_candidates
 
@@ -56,15 +56,13 @@ class BeamSearch:
     Args:
         config: The search's knobs.
         decoder: The model.
-        reward_centers_N, value_centers_N: What the reward's and the value's bins stand for.
+        centers_DN: What the bins of each dimension stand for.
+        ranking: What sequences are ranked by.
     """
 
-    def __init__(
-        self, config: PlanningConfig, decoder: Decoder, reward_centers_N: Tensor, value_centers_N: Tensor
-    ) -> None:
+    def __init__(self, config: PlanningConfig, decoder: Decoder, centers_DN: Tensor, ranking: Ranking) -> None:
         self.config, self.decoder, self.layout = config, decoder, decoder.layout
-        self._centers = {self.layout.reward: reward_centers_N, self.layout.value: value_centers_N}
-        self._ranking = RANKINGS[config.ranking]
+        self._centers_DN, self._ranking = centers_DN, ranking
 
     def __call__(self, inputs: SearchInputs) -> SearchResult:
         """Plans `horizon` transitions for each episode."""
@@ -88,7 +86,7 @@ class BeamSearch:
         """The beam before the first step: (E, K, 0, ...)."""
         episodes, beams = inputs.observations.shape[0], self.config.beam_width
         tokens = inputs.observations.new_zeros(episodes, beams, 0, self.layout.transition_dim)
-        estimates_EKT = self._centers[self.layout.reward].new_zeros(episodes, beams, 0)
+        estimates_EKT = self._centers_DN.new_zeros(episodes, beams, 0)
         return _Beam(tokens, estimates_EKT, estimates_EKT, estimates_EKT.new_zeros(episodes, beams))
 
     def _grow(self, beam: "_Beam", observations_EKO: Tensor, logits_EKXV: Tensor, noise_EKXA: Tensor) -> "_Beam":
@@ -102,7 +100,7 @@ class BeamSearch:
             tokens = sampled_bins(logits_EKXV, uniforms, config.temperature, config.k_act, config.cdf_act).expand(
                 copies
             )
-            likelihood = likelihood + self._log_likelihood(logits_EKXV, tokens)
+            likelihood = self._more_likelihood(likelihood, logits_EKXV, tokens)
             columns.append(tokens)
             logits_EKXV = self.decoder.branch(tokens, dimension)
         rewards = self._estimate(logits_EKXV, layout.reward)
@@ -113,13 +111,14 @@ class BeamSearch:
         return beam.extended(torch.stack(columns, dim=-1), rewards, values, likelihood)
 
     def _estimate(self, logits_EKXV: Tensor, dimension: int) -> Tensor:
-        return estimates(logits_EKXV, self._centers[dimension], self.config)
+        return estimates(logits_EKXV, self._centers_DN[dimension], self.config)
 
-    def _log_likelihood(self, logits_V: Tensor, tokens: Tensor) -> Tensor | float:
-        """Returns the tokens' log-probability where the ranking asks for it, else 0."""
+    def _more_likelihood(self, likelihood: Tensor, logits_V: Tensor, tokens: Tensor) -> Tensor:
+        """Adds the tokens' log-probability where the ranking asks for it."""
         if not self._ranking.uses_likelihood:
-            return 0.0
-        return torch.log_softmax(logits_V, dim=-1).expand(*tokens.shape, -1).gather(-1, tokens[..., None])[..., 0]
+            return likelihood
+        chosen = torch.log_softmax(logits_V, dim=-1).expand(*tokens.shape, -1).gather(-1, tokens[..., None])
+        return likelihood + chosen[..., 0]
 
     def _next_observations(self, beam: "_Beam", inputs: SearchInputs, step: int) -> tuple[Tensor, Tensor]:
         """Returns the (E, K, O) tokens of the next observation and the (E, K, 1, V) logits of the next action."""
@@ -132,24 +131,26 @@ class BeamSearch:
             else:
                 uniforms_EK = inputs.observation_noise[:, step, :, dimension]
                 tokens_EK = sampled_bins(logits_EKV, uniforms_EK, self.config.temperature, self.config.k_obs, None)
-            beam.log_likelihood = beam.log_likelihood + self._log_likelihood(logits_EKV, tokens_EK)
+            beam.log_likelihood = self._more_likelihood(beam.log_likelihood, logits_EKV, tokens_EK)
             columns.append(tokens_EK)
             logits_EKV = self.decoder.follow(tokens_EK, dimension)
         return torch.stack(columns, dim=-1), logits_EKV[:, :, None]
 
     def _after_value(self, beam: "_Beam", inputs: SearchInputs, step: int) -> Tensor:
-        if self.config.context_transitions + step + 2 <= self.decoder.shape.window:
+        if self.decoder.shape.context + step + 2 <= self.decoder.shape.window:
             return self.decoder.follow(beam.tokens[:, :, -1, -1], self.layout.value)
         contexts = inputs.contexts[:, None].expand(-1, self.config.beam_width, -1, -1)
         return self.decoder.slide(torch.cat([contexts, beam.tokens], dim=2))
 
     def _candidates(self, grown: "_Beam") -> Candidates:
         likelihood = grown.log_likelihood if self._ranking.uses_likelihood else None
-        return Candidates(grown.tokens, grown.rewards, grown.values, likelihood, self.config.discount)
+        return Candidates(
+            grown.tokens, grown.rewards, grown.values, likelihood, self.config.discount, self.layout, self._centers_DN
+        )
 
     def _result(self, best: "_Beam") -> SearchResult:
-        returns = predicted_return(Candidates(best.tokens, best.rewards, best.values, None, self.config.discount))
-        return SearchResult(best.tokens[:, 0], best.rewards[:, 0], best.values[:, 0], returns[:, 0])
+        returns_E1 = predicted_return(self._candidates(best))
+        return SearchResult(best.tokens[:, 0], best.rewards[:, 0], best.values[:, 0], returns_E1[:, 0])
 
 
 @dataclass

@@ -1,14 +1,22 @@
 import pytest
 import torch
 
-from pipeline.planning.ranking import RANKINGS, Candidates, scores
+from pipeline.planning.beam import BeamPlanner
+from pipeline.planning.config import PlanningConfig
+from pipeline.planning.ranking import RANKINGS, Candidates, Ranking, scores
+from tests.planning.scenes import LAYOUT, random_discretizer, random_model, request
 
 
 def candidates(rewards: list[float], value: float, discount: float) -> Candidates:
-    tokens = torch.zeros(1, 1, 1, len(rewards), 7, dtype=torch.long)
     values = torch.tensor([99.0] * (len(rewards) - 1) + [value])
     return Candidates(
-        tokens, torch.tensor(rewards).view(1, 1, 1, -1), values.view(1, 1, 1, -1), torch.tensor([[[-3.0]]]), discount
+        tokens=torch.zeros(1, 1, 1, len(rewards), 7, dtype=torch.long),
+        rewards=torch.tensor(rewards).view(1, 1, 1, -1),
+        values=values.view(1, 1, 1, -1),
+        log_likelihood=torch.tensor([[[-3.0]]]),
+        discount=discount,
+        layout=LAYOUT,
+        centers=torch.tensor(random_discretizer().centers),
     )
 
 
@@ -23,3 +31,23 @@ def test_the_log_likelihood_is_the_score_itself():
 @pytest.mark.parametrize("name", RANKINGS)
 def test_scores_are_float32(name):
     assert scores(RANKINGS[name], candidates([1.0], 2.0, 0.5)).dtype == torch.float32
+
+
+def test_a_ranking_of_ones_own_decides_from_decoded_tokens():
+    """As a Q-function would: it holds what it needs and judges the first action's number, not its token."""
+    config, discretizer = (
+        PlanningConfig(beam_width=32, horizon=1, cdf_act=None, context_transitions=0),
+        random_discretizer(),
+    )
+    column = LAYOUT.action.start
+
+    def ranked(sign: float) -> Ranking:
+        return Ranking(lambda candidates: sign * candidates.centers[column][candidates.tokens[..., 0, column]])
+
+    low, high = (
+        BeamPlanner(random_model(2), discretizer, config, 1, ranking=ranked(sign)).plan([request(config, 1, 0)])[0]
+        for sign in (-1.0, 1.0)
+    )
+    # 64 candidates meet every one of the 7 bins.
+    assert low.actions[0, 0] == discretizer.centers[column, : LAYOUT.bins[column]].min()
+    assert high.actions[0, 0] == discretizer.centers[column, : LAYOUT.bins[column]].max()
