@@ -32,7 +32,8 @@ def hiding_bias(visible_EL: Tensor, dtype: torch.dtype) -> Tensor:
 class DenseStepper:
     """See `pipeline.planning.stepper.Stepper`.
 
-    Each beam's own part lies in one piece; beams that move are copied, once per transition.
+    Each beam's own part lies in one piece. Once per transition all are copied to the places that they take, from one of
+    two buffers to the other, so that none is overwritten before it is read.
 
     Args:
         weights: Of the model: layers, heads, widths, dtype, device.
@@ -48,10 +49,8 @@ class DenseStepper:
         self._branch_tokens = layout.action_dim + 1
         length = shape.planned * (layout.transition_dim - 1) + self._branch_tokens * shape.copies
         size = (shape.episodes, weights.heads, shape.beam_width, length, weights.width // weights.heads)
-        self._own = [
-            (torch.zeros(size, device=device, dtype=dtype), torch.zeros(size, device=device, dtype=dtype))
-            for _ in weights.layers
-        ]
+        # By buffer, layer, and keys or values.
+        self._buffers = torch.zeros(2, len(weights.layers), 2, *size, device=device, dtype=dtype)
         columns = torch.arange(self._branch_tokens * shape.copies, device=device) % shape.copies
         hidden = columns != torch.arange(shape.copies, device=device)[:, None]
         self._hidden_copies = hiding_bias(~hidden, dtype)[:, 0]
@@ -60,6 +59,7 @@ class DenseStepper:
         """See `Stepper`."""
         self._shared = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in context]
         self._bias_E1L = hiding_bias(visible_EL, self.weights.product_dtype)
+        self._own, self._spare = self._buffers
         self._length, self._branched = 0, 0
 
     def step(self, tokens_EKQ: Tensor, positions_E: Tensor, dimension: int) -> Tensor:
@@ -73,8 +73,8 @@ class DenseStepper:
             qkv = weights.queries_keys_values(layer, x)[:rows]
             q, k, v = qkv.view(*tokens_EKQ.shape, 3, weights.heads, -1).permute(3, 0, 4, 1, 2, 5)
             if slots:
-                self._own[index][0][..., slots, :] = k
-                self._own[index][1][..., slots, :] = v
+                self._own[index, 0, ..., slots, :] = k
+                self._own[index, 1, ..., slots, :] = v
             y = self._attend(index, q.flatten(0, 2)).view_as(q).permute(0, 2, 3, 1, 4)
             x = weights.after_attention(layer, x, padded_rows(y.reshape(rows, -1)))
         return weights.logits(x, dimension)[:rows].view(*tokens_EKQ.shape, -1)
@@ -95,7 +95,7 @@ class DenseStepper:
         batch, queries, head_width = q.shape
         episodes, groups = self.shape.episodes, self.shape.episodes * self.weights.heads
         visible = self._length + self._branched * self.shape.copies
-        own_k, own_v = (part.flatten(0, 2)[:, :visible] for part in self._own[layer])
+        own_k, own_v = self._own[layer].flatten(1, 3)[:, :, :visible]
         shared_k, shared_v = self._shared[layer]
         shared = shared_k.shape[1]
         to_shared = torch.bmm(q.view(groups, -1, head_width), shared_k.mT).view(batch, queries, shared)
@@ -104,19 +104,21 @@ class DenseStepper:
         if self._branched and self.shape.copies > 1:
             tail = self._branched * self.shape.copies
             scores[..., -tail:] += self._hidden_copies[:, :tail]
-        shares = torch.softmax(scores, dim=-1, dtype=self.weights.dtype).to(q.dtype)
+        # In half precision too it adds up in float32.
+        shares = torch.softmax(scores, dim=-1)
         shares_of_head = shares.view(groups, -1, shares.shape[-1])[..., :shared]
         return torch.baddbmm(torch.bmm(shares_of_head, shared_v).view_as(q), shares[..., shared:], own_v)
 
     def keep(self, kept: Kept) -> None:
         """See `Stepper`."""
         tokens, copies, start = self._branch_tokens, self.shape.copies, self._length
-        for part in (part for own in self._own for part in own):
-            tail = part[..., start : start + tokens * copies, :].view(*part.shape[:3], tokens, copies, -1)
-            chosen = kept.of_candidates(tail.permute(0, 2, 4, 1, 3, 5))
-            past = part[..., :start, :]
-            past.copy_(past.gather(2, kept.source[:, None, :, None, None].expand_as(past)))
-            part[..., start : start + tokens, :] = chosen.permute(0, 2, 1, 3, 4)
+        past, tail = self._own[..., :start, :], self._own[..., start : start + tokens * copies, :]
+        # (layers, 2, E, H, K, tokens, X, d): the candidates' own tokens, of which the kept ones are taken.
+        candidates = tail.unflatten(-2, (tokens, copies)).permute(2, 4, 6, 0, 1, 3, 5, 7)
+        source = kept.source[:, None, :, None, None].expand_as(past)
+        torch.gather(past, 4, source, out=self._spare[..., :start, :])
+        self._spare[..., start : start + tokens, :] = kept.of_candidates(candidates).permute(2, 3, 0, 4, 1, 5, 6)
+        self._own, self._spare = self._spare, self._own
         self._length += tokens
         self._branched = 0
 
@@ -133,8 +135,8 @@ class DenseStepper:
 
     def _replace(self, rows: Tensor, window: KeysValues) -> None:
         episodes, beams = rows // self.shape.beam_width, rows % self.shape.beam_width
-        for own, new in zip(self._own, window, strict=True):
-            for part, part_new in zip(own, new, strict=True):
+        for layer, new in enumerate(window):
+            for part, part_new in zip(self._own[layer], new, strict=True):
                 part[episodes, :, beams, : part_new.shape[2]] = part_new
 
     def running(self) -> AbstractContextManager[None]:

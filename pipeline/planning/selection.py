@@ -1,7 +1,7 @@
 """Which candidates stay in the beam, and at which place.
 
 A sequence's place decides which random numbers it uses, so this rule is part of the algorithm. It keeps as many
-sequences as it can where they are: a kept sequence's keys and values move only if a sibling took its place.
+sequences as it can where they are.
 
 Shape letters: E episodes, K places, X copies.
 """
@@ -28,11 +28,6 @@ class Kept:
         """Returns (E, K, ...) of (E, K, X, ...): what belongs to the kept candidates."""
         episodes = torch.arange(candidates_EKX.shape[0], device=candidates_EKX.device)[:, None]
         return candidates_EKX[episodes, self.source, self.copy]
-
-    def of_places(self, places_EK: Tensor) -> Tensor:
-        """Returns (E, K, ...) of (E, K, ...): what belonged to the places that the kept sequences descend from."""
-        episodes = torch.arange(places_EK.shape[0], device=places_EK.device)[:, None]
-        return places_EK[episodes, self.source]
 
 
 def best_candidate(scores_EKX: Tensor) -> Kept:

@@ -67,27 +67,25 @@ class Weights:
     def _stream(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self._device, self.dtype, copy=True)
 
-    def _product(self, linear: torch.nn.Linear) -> Affine:
-        weight, bias = linear.weight.detach(), linear.bias.detach()
-        return weight.to(self._device, self.product_dtype, copy=True), bias.to(
-            self._device, self.product_dtype, copy=True
-        )
+    def _product(self, weight: Tensor, bias: Tensor) -> Affine:
+        return self._stream(weight).to(self.product_dtype), self._stream(bias).to(self.product_dtype)
 
     def _norm(self, norm: torch.nn.LayerNorm) -> Affine:
         return self._stream(norm.weight), self._stream(norm.bias)
 
     def _layer(self, block: Block) -> LayerWeights:
-        weight, bias = self._product(block.attention.qkv)
-        width = weight.shape[1]
-        weight[:width] /= math.sqrt(width // self.heads)
-        bias[:width] /= math.sqrt(width // self.heads)
+        # Divided before they are rounded: sqrt(head width) is seldom a power of two.
+        weight, bias = self._stream(block.attention.qkv.weight), self._stream(block.attention.qkv.bias)
+        weight[: self.width] /= math.sqrt(self.width // self.heads)
+        bias[: self.width] /= math.sqrt(self.width // self.heads)
+        projection, expand, contract = block.attention.projection, block.mlp.expand, block.mlp.contract
         return LayerWeights(
             attention_norm=self._norm(block.attention_norm),
-            qkv=(weight, bias),
-            projection=self._product(block.attention.projection),
+            qkv=self._product(weight, bias),
+            projection=self._product(projection.weight, projection.bias),
             mlp_norm=self._norm(block.mlp_norm),
-            expand=self._product(block.mlp.expand),
-            contract=self._product(block.mlp.contract),
+            expand=self._product(expand.weight, expand.bias),
+            contract=self._product(contract.weight, contract.bias),
         )
 
     def queries_keys_values(self, layer: LayerWeights, x_RW: Tensor) -> Tensor:
