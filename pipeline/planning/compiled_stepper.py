@@ -1,8 +1,9 @@
-"""The stepper for CPUs: a tree of transitions that beams read by index, so nothing is ever copied or moved.
+"""The stepper for CPUs: a tree of transitions that beams read by index, so no beam is ever copied or moved.
 
 A node is what one candidate added in one planned transition, or one transition of an episode's context. A beam is its
 chain of nodes: beams that descend from the same candidate share its node, and all beams of an episode share its
-context. The inner loops are in `pipeline.planning.kernels`.
+context. Copies of a beam have nodes of their own, and all but the first take over its observation. The inner loops are
+in `pipeline.planning.kernels`.
 
 Shape letters: E episodes, K beams, X copies, Q queries of a beam (1 or X), H heads, d head width, B = D - 1 stored
 tokens of a transition, L tokens, R = E K Q rows.
@@ -28,6 +29,8 @@ from pipeline.planning.weights import Weights
 from pipeline.tokens.layout import TransitionLayout
 
 Indices = NDArray[np.int64]
+_NO_HEAD = -1
+"""For tokens whose keys and values alone are wanted."""
 
 
 class CompiledStepper:
@@ -55,7 +58,7 @@ class CompiledStepper:
     def _compile(self) -> None:
         """Runs no rows: ten seconds of a machine's first planner, which are none of an episode's first decision."""
         none = np.zeros(0, dtype=np.int64)
-        self._decode(_Rows(none, none, none, none, none), np.zeros((0, 0), dtype=np.int64), none, none, dimension=0)
+        self._decode(_Rows(none, none, none, none, none), np.zeros((0, 0), dtype=np.int64), none, none, 0, head=0)
 
     def _empty_nodes(self, heads: int, head_width: int) -> Nodes:
         """Returns nodes for the context, for each beam's chain, and for each candidate."""
@@ -109,17 +112,20 @@ class CompiledStepper:
         """See `Stepper`."""
         queries = tokens_EKQ.shape[2]
         positions = np.repeat(positions_E.numpy(), self.shape.beam_width * queries)
-        logits_RV = self._decode(self._rows_of(queries), self._chain, tokens_EKQ.numpy().ravel(), positions, dimension)
+        rows, tokens_R = self._rows_of(queries), tokens_EKQ.numpy().ravel()
+        logits_RV = self._decode(rows, self._chain, tokens_R, positions, dimension, head=dimension)
         return logits_RV.view(*tokens_EKQ.shape, -1)
 
-    def _decode(self, rows: "_Rows", chain: Indices, tokens_R: Indices, positions_R: Indices, dimension: int) -> Tensor:
-        """Gives every thread its share of the rows, and takes one itself; returns the (R, V) logits."""
+    def _decode(
+        self, rows: "_Rows", chain: Indices, tokens_R: Indices, positions_R: Indices, dimension: int, head: int
+    ) -> Tensor:
+        """Gives every thread its share of the rows, and takes one itself; returns (R, V) logits of `head`, if any."""
         token = Token(
             **rows._asdict(),
             chain=chain,
             embeddings=tokens_R + dimension * self.layout.num_bins,
             positions=positions_R,
-            dimension=dimension,
+            head=head,
             column=-1 if dimension == self.layout.value else dimension,
             forks=self.layout.observation_dim if dimension == self.layout.action.start else 0,
         )
@@ -176,7 +182,8 @@ class CompiledStepper:
             rows = _Rows(np.arange(len(nodes)), beams, hidden, growing=nodes, origins=nodes)
             for column in range(columns):
                 position = (level - hidden) * self.layout.transition_dim + column
-                self._decode(rows, self._chain[:level], tokens_RSD[beams, level, column], position, column)
+                tokens = tokens_RSD[beams, level, column]
+                self._decode(rows, self._chain[:level], tokens, position, column, head=_NO_HEAD)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 Rows are independent of each other: each meets its own past and no other row's, so threads take ranges of rows and meet
 once per token. All that is compiled stands in this one file: Numba's cache on disk looks at the age of a function's own
-file only, and would go on using what an older version of another file said.
+file only, and would go on using what an older version of another file said (of `EXACT`, too: touch this file with it).
 
 Flat arrays are indexed by unsigned numbers: for signed ones Numba tests whether they count from the end, and no loop is
 vectorised.
@@ -94,7 +94,7 @@ class Token(NamedTuple):
         hidden: (R,) how many levels at the beginning of the chain a row does not see.
         growing: (R,) the nodes that the token belongs to.
         origins: (R,) the nodes that the first copies of the same beams grow.
-        dimension: Whose head gives the logits.
+        head: Whose head gives the logits; negative for none.
         column: Where in its node the token is stored; negative for a value token, which is nowhere.
         forks: How many tokens a copy's node has to take over from the first copy's before.
     """
@@ -107,7 +107,7 @@ class Token(NamedTuple):
     hidden: NDArray[np.int64]
     growing: NDArray[np.int64]
     origins: NDArray[np.int64]
-    dimension: int
+    head: int
     column: int
     forks: int
 
@@ -135,7 +135,7 @@ def decode(first: int, last: int, token: Token, network: Network, nodes: Nodes, 
         network: The model.
         nodes: The token's column of the growing ones is written.
         x_RW: Space for the residual stream, for a multiple of ROWS rows.
-        logits_RV: The result.
+        logits_RV: The result, if a head is asked for.
     """
     for i in range(first, last):
         row = token.order[i]
@@ -165,10 +165,12 @@ def decode(first: int, last: int, token: Token, network: Network, nodes: Nodes, 
             gelu(inside.ravel())
             affine(inside, network.contract[layer], network.contract_bias[layer], added)
             add(x, added)
+    if token.head < 0:
+        return
     logits = np.zeros((ROWS, logits_RV.shape[1]), x_RW.dtype)
     for start in range(first, last, ROWS):
         layer_norm(x_RW[start : start + ROWS], network.scale, network.shift, normed)
-        affine(normed, network.head[token.dimension], network.head_bias[token.dimension], logits)
+        affine(normed, network.head[token.head], network.head_bias[token.head], logits)
         for i in range(min(ROWS, last - start)):
             logits_RV[token.order[start + i]] = logits[i]
 

@@ -79,7 +79,8 @@ class ReferencePlanner:
         """Returns the best of the sequences that the search ends with.
 
         Args:
-            context: (c, D) tokens of the last c transitions, c at most `context_transitions`.
+            context: (c, D) tokens of the last c transitions, c at most `context_transitions`; the model's window may be
+                shorter.
             observation: (O,) tokens of the current observation.
             noise: Of this episode and step.
         """
@@ -102,11 +103,12 @@ class ReferencePlanner:
 
         Whole transitions are dropped from the front, and positions counted anew, as in the released code.
         """
-        tokens = torch.tensor([sequence.tokens for sequence in beam])
+        device = self.model.position_embedding.device
+        tokens = torch.tensor([sequence.tokens for sequence in beam], device=device)
         excess = max(0, tokens.shape[1] - self.model.max_inputs)
         dropped = -(-excess // self.layout.transition_dim)
         logits = self.model(tokens[:, dropped * self.layout.transition_dim :])[:, -1]
-        return np.asarray(logits.double().numpy())
+        return np.asarray(logits.double().cpu().numpy())
 
     def _sample_actions(self, rows: list[Sequence], uniforms: NDArray[np.float32]) -> None:
         for column in range(self.layout.action_dim):

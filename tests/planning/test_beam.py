@@ -6,10 +6,12 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.planning.beam import BeamPlanner
+from pipeline.planning.compiled_stepper import CompiledStepper
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.dense_stepper import DenseStepper
 from pipeline.planning.noise import plan_noise
 from pipeline.references.planner import ReferencePlanner
+from pipeline.tokens.layout import TransitionLayout
 from tests.planning.scenes import LAYOUT, random_discretizer, random_model, request
 
 SMALL = {"beam_width": 6, "horizon": 3, "context_transitions": 2}
@@ -30,8 +32,9 @@ def assert_same_plans(config: PlanningConfig, window: int, past: tuple[int, ...]
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3, 5, 10, 20])
-def test_every_horizon_gives_the_reference_plan(horizon):
-    assert_same_plans(PlanningConfig(**SMALL | {"horizon": horizon}), window=22, past=(2,))
+@pytest.mark.parametrize("window", [22, 5])
+def test_every_horizon_gives_the_reference_plan(horizon, window):
+    assert_same_plans(PlanningConfig(**SMALL | {"horizon": horizon}), window, past=(2, 0))
 
 
 @pytest.mark.parametrize("past", [(0,), (1,), (2,), (0, 1, 2, 2, 1)])
@@ -39,13 +42,27 @@ def test_every_length_of_the_past_gives_the_reference_plan_alone_and_together(pa
     assert_same_plans(PlanningConfig(**SMALL), window=5, past=past)
 
 
-@pytest.mark.parametrize(("context", "window"), [(2, 6), (2, 5), (2, 4), (2, 3), (0, 2), (0, 3), (4, 5)])
+@pytest.mark.parametrize(
+    ("context", "window"), [(2, 6), (2, 5), (2, 4), (2, 3), (0, 2), (0, 3), (4, 5), (4, 4), (6, 4)]
+)
 def test_a_window_that_slides_gives_the_reference_plan(context, window):
+    """A context as long as the model's window, or longer, loses its oldest transitions before the first step."""
     config = PlanningConfig(**SMALL | {"horizon": 5, "context_transitions": context})
     assert_same_plans(config, window, past=tuple(range(context + 1)))
 
 
-@pytest.mark.parametrize("knobs", [{}, {"expansion_factor": 1}, {"k_obs": 2}, {"ranking": "log_likelihood"}], ids=str)
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"expansion_factor": 1},
+        {"expansion_factor": 3},
+        {"beam_width": 1},
+        {"k_obs": 2},
+        {"ranking": "log_likelihood"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("window", [7, 4])
 def test_the_dense_stepper_of_gpus_gives_the_reference_plan_too(knobs, window, monkeypatch):
     monkeypatch.setattr("pipeline.planning.beam.make_stepper", DenseStepper)
@@ -63,11 +80,12 @@ def test_bfloat16_stays_near_float32():
     assert returns[0] == pytest.approx(returns[1], abs=0.3)
 
 
-def test_a_past_longer_than_the_model_ever_saw_is_the_callers_to_cut():
-    with pytest.raises(
-        ConfigError, match=r"planning\.context_transitions is 3; expected less than the model's window of 3"
-    ):
-        BeamPlanner(random_model(3), random_discretizer(), PlanningConfig(**SMALL | {"context_transitions": 3}), 1)
+def test_a_past_longer_than_the_context_is_cut():
+    config = PlanningConfig(**SMALL)
+    planner = BeamPlanner(random_model(5), random_discretizer(), config, 1)
+    longer = request(config, 1, 4)
+    cut = dataclasses.replace(longer, context=longer.context[-2:])
+    np.testing.assert_array_equal(planner.plan([longer])[0].values, planner.plan([cut])[0].values)
 
 
 def test_a_window_of_one_transition_cannot_plan_ahead():
@@ -120,6 +138,21 @@ def test_a_plan_is_the_same_to_the_bit_alone_in_other_slots_and_beside_others(dt
         beside = planner.plan([*others[:slot], wanted, *others[slot:]])[slot]
         for name, array in dataclasses.asdict(alone).items():
             np.testing.assert_array_equal(array, getattr(beside, name), err_msg=f"{name} in slot {slot}")
+
+
+@pytest.mark.parametrize(("stepper", "precision"), [(CompiledStepper, "float32"), (DenseStepper, "bfloat16")])
+@pytest.mark.parametrize("window", [4, 2])
+def test_a_plan_of_the_papers_width_is_the_same_to_the_bit_beside_others(stepper, precision, window, monkeypatch):
+    """Other kernels multiply wide matrices than narrow ones; 4 episodes of 32 beams are one search."""
+    monkeypatch.setattr("pipeline.planning.beam.make_stepper", stepper)
+    layout = TransitionLayout.plain(11, 3, num_bins=100)
+    config = PlanningConfig(beam_width=32, horizon=2, context_transitions=2, precision=precision)
+    model = random_model(window, torch.float32, layout, heads=4, width=128, scale=0.1)
+    planner = BeamPlanner(model, random_discretizer(layout), config, 4)
+    wanted, *others = (request(config, seed, transitions, layout) for seed, transitions in enumerate((1, 0, 2, 2)))
+    alone, beside = planner.plan([wanted])[0], planner.plan([*others, wanted])[3]
+    np.testing.assert_array_equal(alone.tokens, beside.tokens)
+    np.testing.assert_array_equal(alone.values, beside.values)
 
 
 def test_idle_slots_get_no_plan():

@@ -17,7 +17,7 @@ CONFIG = PlanningConfig(beam_width=20, horizon=4, context_transitions=2)
 
 
 @pytest.mark.parametrize("window", [6, 4])
-@pytest.mark.parametrize(("heads", "width"), [(8, 192), (3, 60), (5, 15)])
+@pytest.mark.parametrize(("heads", "width"), [(8, 192), (3, 60), (5, 15), (1, 20)])
 def test_wide_models_give_the_same_plans_as_torch(heads, width, window, monkeypatch):
     model = random_model(window, torch.float64, LAYOUT, heads, width, scale=0.1)
     discretizer = random_discretizer(LAYOUT)

@@ -29,6 +29,14 @@ def test_shares_are_those_of_scipy(dtype, size):
     np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCE[dtype])
 
 
+def test_small_shares_are_as_exact_as_large_ones():
+    """The others are held by their absolute error, which says nothing of shares near zero."""
+    scores = np.linspace(-80, 0, 4001, dtype=np.float32)
+    expected = scipy.special.softmax(scores.astype(np.float64))
+    softmax(scores)
+    np.testing.assert_allclose(scores, expected, rtol=2e-7)
+
+
 @pytest.mark.parametrize("place", range(7))
 def test_the_highest_score_is_found_wherever_it_stands(place):
     scores = np.zeros(7, dtype=np.float32)

@@ -78,13 +78,19 @@ def test_a_plan_is_followed_for_plan_every_steps():
 
 
 def test_a_planner_without_context_looks_at_the_current_observation_only():
-    policy = planner_policy(2, context_transitions=0)
-    run(policy, {0: 1, 1: 2}, steps=3)
-    policy.reset(0, 9)
-    decision = policy.act({0: observed(9, 0)})[0]
-    fresh = planner_policy(2, context_transitions=0)
-    fresh.reset(0, 9)
-    np.testing.assert_array_equal(decision.action, fresh.act({0: observed(9, 0)})[0].action)
+    config, discretizer = CONFIG.model_copy(update={"context_transitions": 0}), random_discretizer()
+    decision = run(planner_policy(1, context_transitions=0), {0: 9}, steps=3)[0][2]
+    tokens = discretizer.encode_columns(observed(9, 2), LAYOUT.observation).astype(np.int64)
+    reference = ReferencePlanner(random_model(5), discretizer.centers, config)
+    expected = reference.plan(np.zeros((0, 7), dtype=np.int64), tokens, plan_noise(config, LAYOUT, 9, 2))
+    np.testing.assert_array_equal(decision.plan.tokens, expected.tokens)
+
+
+def test_a_new_episode_in_a_slot_knows_nothing_of_the_one_before():
+    policy = planner_policy(1)
+    run(policy, {0: 1}, steps=3)
+    again, fresh = run(policy, {0: 9}, steps=2)[0], run(planner_policy(1), {0: 9}, steps=2)[0]
+    np.testing.assert_array_equal([d.action for d in again], [d.action for d in fresh])
 
 
 def test_more_actions_than_the_horizon_has_are_refused():

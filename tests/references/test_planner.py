@@ -41,6 +41,44 @@ def test_a_search_that_tries_every_action_finds_what_exhaustive_search_finds():
     assert plan.predicted_return == pytest.approx(expected_return(model, best, 1))
 
 
+def test_a_search_that_follows_every_sequence_finds_what_exhaustive_search_finds():
+    """Place k of 27 tries the actions that are the digits of k: 3 bins, 3 steps, with a window that slides."""
+    layout = TransitionLayout.plain(observation_dim=1, action_dim=1, num_bins=3)
+    centers = np.array([[0.0, 1.0, 2.0]] * 2 + [[-1.0, 0.0, 2.0], [-3.0, 0.5, 2.0]])
+    model = random_model(2, layout=layout)
+    sequences = list(itertools.product(range(3), repeat=3))
+    noise = Noise(
+        ((np.array(sequences).T + 0.5) / 3).astype(np.float32).reshape(3, 27, 1, 1), np.zeros(0, dtype=np.float32)
+    )
+    config = PlanningConfig(
+        beam_width=27, horizon=3, expansion_factor=1, cdf_act=None, temperature=1e9, context_transitions=0, discount=0.7
+    )
+    plan = ReferencePlanner(model, centers, config).plan(np.zeros((0, 4), dtype=np.int64), np.array([1]), noise)
+
+    def predicted(tokens: list[int]) -> np.ndarray:
+        """The probabilities of the next token's bins, of the last transitions that fit."""
+        seen = tokens[-(4 + len(tokens) % 4) :] if len(tokens) > 7 else tokens
+        logits = model(torch.tensor([seen]))[0, -1].detach().numpy()
+        return np.exp(logits[:3]) / np.exp(logits).sum()
+
+    def outcome(actions: tuple[int, ...]) -> float:
+        tokens, total = [1], 0.0
+        for step, action in enumerate(actions):
+            tokens.append(action)
+            for dimension, discount in ((2, 0.7**step), (3, 0.7 ** (step + 1))):
+                probabilities = predicted(tokens)
+                expected = float(probabilities @ centers[dimension])
+                total += discount * expected if dimension == 2 or step == 2 else 0.0
+                tokens.append(int(probabilities.argmax()))
+            tokens.append(int(predicted(tokens).argmax()))
+        return total
+
+    best = max(sequences, key=outcome)
+    assert tuple(plan.tokens[:, 1]) == best
+    assert plan.predicted_return == pytest.approx(outcome(best))
+    assert sorted(map(outcome, sequences))[-2] < outcome(best) - 1e-6
+
+
 def test_the_filters_keep_what_the_released_code_keeps():
     logits = np.log([0.1, 0.2, 0.3, 0.4, 99.0])
     uniforms = np.arange(0, 1, 0.05)
@@ -58,7 +96,7 @@ def test_a_window_that_slides_drops_whole_transitions_from_the_front():
     seen = []
 
     class Watching:
-        layout, max_inputs = TINY, 2 * 5 - 1
+        layout, max_inputs, position_embedding = TINY, 2 * 5 - 1, torch.zeros(1)
 
         def __call__(self, tokens):
             seen.append(tokens[0].tolist())
