@@ -1,8 +1,8 @@
 """Times the planner against its slow reference, on random weights, in one process, alternating."""
 
-import os
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.benchmarks.planner_cost import measured_rates, plan_cost, roofline_seconds, timed
+from pipeline.benchmarks.planner_cost import PlanCost, measured_rates, plan_cost, roofline_shares, timed
 from pipeline.benchmarks.planner_sweep import sweep
 from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.models.config import ModelConfig
@@ -39,10 +39,10 @@ class PlannerBenchmark(BenchmarkConfig):
     setting: Literal["hopper", "halfcheetah", "walker2d", "ant"] = Field("hopper", description="Dimensions and search.")
     episodes: int = Field(1, ge=1, description="Episodes in one call.")
     device: str = Field("cpu", description="cpu or cuda.")
-    threads: int | None = Field(None, ge=1, description="Torch's threads; null takes all cores.")
+    threads: int | None = Field(None, ge=1, description="Torch's threads; null is torch's own choice.")
     repeats: int = Field(7, ge=1, description="Timed calls of the planner.")
     reference_repeats: int = Field(
-        1, ge=0, description="Timed plans of the reference, a minute each at hopper; 0 leaves it out."
+        1, ge=0, description="Timed plans of the reference, three minutes each at hopper; 0 leaves it out."
     )
     beam_width: int | None = Field(None, ge=1, description="Instead of the setting's.")
     horizon: int | None = Field(None, ge=1, description="Instead of the setting's.")
@@ -83,6 +83,11 @@ class Subject:
         """Plans for all episodes in one call."""
         return self.planner.plan(self.requests)
 
+    def cost(self) -> PlanCost:
+        """Returns the work of one call."""
+        searches, itemsize = -(-self.episodes // self.planner.shape.episodes), self.planner.product_dtype.itemsize
+        return plan_cost(self.config, self.layout, self.planning, self.episodes, searches, itemsize)
+
 
 def random_model(config: ModelConfig, layout: TransitionLayout) -> TrajectoryTransformer:
     """Returns a model whose predictions differ from bin to bin, unlike those of freshly initialised weights."""
@@ -96,23 +101,25 @@ def random_model(config: ModelConfig, layout: TransitionLayout) -> TrajectoryTra
 
 def run(options: PlannerBenchmark) -> dict[str, Any]:
     """Prints a table; returns what it says."""
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     subject = Subject(options, options.planning, options.episodes)
     subject.plan()
     peak_gib = memory_gib(device)
-    ours, theirs, identical = _alternate(options, subject, device)
+    timings = _alternate(options, subject, device)
     result = {
         "benchmark": "planner",
         "setting": options.setting,
         "episodes": options.episodes,
         "device": options.device,
         "threads": torch.get_num_threads(),
+        "precision": str(subject.planner.product_dtype).removeprefix("torch."),
         "beam_width": options.planning.beam_width,
         "horizon": options.planning.horizon,
-        "identical": identical,
-        **_times(ours, theirs, options.episodes),
-        **_shares(options, subject, statistics.median(ours), device),
+        "identical": timings.identical,
+        **_times(timings, options.episodes),
+        **_shares(subject, statistics.median(timings.ours), device),
         "peak_gib": peak_gib,
     }
     _print(result)
@@ -123,60 +130,71 @@ def run(options: PlannerBenchmark) -> dict[str, Any]:
     return result
 
 
-def _times(ours: list[float], theirs: list[float], episodes: int) -> dict[str, float | None]:
+@dataclass(frozen=True)
+class _Timings:
+    """Seconds of each call, and whether its plans are right.
+
+    Attributes:
+        ours: Of all episodes together.
+        alone: Of the first episode alone; empty where there is one only.
+        theirs: The reference's, of the first episode.
+        identical: Whether the first episode's tokens are the reference's, None where that was left out.
+    """
+
+    ours: list[float]
+    alone: list[float]
+    theirs: list[float]
+    identical: bool | None
+
+
+def _times(timings: _Timings, episodes: int) -> dict[str, float | None]:
     """Returns seconds and their ratio; a plan's time is that of the call divided by its episodes."""
-    median = statistics.median(ours)
+    median, theirs = statistics.median(timings.ours), timings.theirs
     return {
         "seconds_per_call": median,
         "seconds_per_plan": median / episodes,
-        "seconds_per_plan_min": min(ours) / episodes,
-        "seconds_per_plan_max": max(ours) / episodes,
+        "seconds_per_plan_min": min(timings.ours) / episodes,
+        "seconds_per_plan_max": max(timings.ours) / episodes,
+        "seconds_per_plan_alone": statistics.median(timings.alone) if timings.alone else None,
         "reference_seconds_per_plan": statistics.median(theirs) if theirs else None,
         "ratio": statistics.median(theirs) * episodes / median if theirs else None,
     }
 
 
-def _shares(
-    options: PlannerBenchmark, subject: Subject, seconds_per_call: float, device: torch.device
-) -> dict[str, Any]:
-    """Returns the counted work, the machine's measured rates, and the share of the roofline that was achieved."""
-    cost = plan_cost(subject.config, subject.layout, options.planning)
-    half = device.type == "cuda" and options.precision != "float32"
-    rates = measured_rates(device, torch.bfloat16 if half else torch.float32)
+def _shares(subject: Subject, seconds_per_call: float, device: torch.device) -> dict[str, Any]:
+    """Returns the counted work, the machine's measured rates, and the shares of the roofline that were achieved."""
+    cost, rates = subject.cost(), measured_rates(device, subject.planner.product_dtype)
     return {
-        "rows_per_second": cost.rows * options.episodes / seconds_per_call,
+        "rows_per_second": cost.rows / seconds_per_call,
         "steps": cost.steps,
         "rows": cost.rows,
-        "gflop_per_plan": cost.flops / 1e9,
-        "gbyte_per_plan": cost.bytes / 1e9,
+        "gflop_per_call": cost.flops / 1e9,
+        "gbyte_per_call": cost.bytes / 1e9,
         "measured_gflop_per_second": rates.flops / 1e9,
         "measured_gbyte_per_second": rates.bytes / 1e9,
-        "roofline_share": roofline_seconds(cost, rates) * options.episodes / seconds_per_call,
+        **roofline_shares(cost, rates, seconds_per_call, device),
     }
 
 
-def _alternate(
-    options: PlannerBenchmark, subject: Subject, device: torch.device
-) -> tuple[list[float], list[float], bool | None]:
-    """Returns seconds of our calls, seconds of the reference's plans of the first episode, and whether they agree."""
+def _alternate(options: PlannerBenchmark, subject: Subject, device: torch.device) -> _Timings:
+    """Times all by turns, the reference's plans spread evenly over the planner's calls."""
     reference = ReferencePlanner(subject.model, subject.discretizer.centers, subject.planning)
-    first = subject.requests[0]
-    ours: list[float] = []
-    theirs: list[float] = []
-    identical = None
-    rounds = max(1, options.reference_repeats)
-    for turn in range(rounds):
-        for _ in range(len(range(turn, options.repeats, rounds)) or 1):
-            duration, plans = timed(subject.plan, device)
-            ours.append(duration)
-        if options.reference_repeats:
-            duration, expected = timed(
+    first, single = subject.requests[0], Subject(options, subject.planning, 1) if subject.episodes > 1 else None
+    ours, alone, theirs, agree = [], [], [], []
+    between = [int((i + 0.5) * options.repeats / options.reference_repeats) for i in range(options.reference_repeats)]
+    for turn in range(options.repeats):
+        seconds, plans = timed(subject.plan, device)
+        ours.append(seconds)
+        if single is not None:
+            single.plan()  # brings back what the call before took from the caches
+            alone.append(timed(single.plan, device)[0])
+        for _ in range(between.count(turn)):
+            seconds, expected = timed(
                 lambda: reference.plan(np.asarray(first.context), np.asarray(first.observation), first.noise), device
             )
-            theirs.append(duration)
-            assert plans[0] is not None
-            identical = bool(np.array_equal(plans[0].tokens, expected.tokens)) and identical is not False
-    return ours, theirs, identical
+            theirs.append(seconds)
+            agree.append(plans[0] is not None and np.array_equal(plans[0].tokens, expected.tokens))
+    return _Timings(ours, alone, theirs, all(agree) if agree else None)
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a plan costs at least, counted from its setting, and what this machine could do: the roofline.
+"""What a call of the planner costs, counted from its setting, and what this machine could do: the roofline.
 
 Shape letters as in `pipeline.planning.search`.
 """
@@ -20,14 +20,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PlanCost:
-    """The least work of one episode's plan, with an exact cache and a window that does not slide.
+    """The work of one call, with an exact cache and a window that does not slide.
 
     Attributes:
         steps: Passes that depend on each other.
         rows: Tokens of beams and copies that go through the model one by one.
         row_keys: Keys that those rows meet, summed.
-        flops: Floating-point operations of all products.
-        bytes: Bytes read: weights once per step, and each beam's planned keys and values once per step, float32.
+        flops: Floating-point operations of all products: the least that any such planner does.
+        bytes: Bytes read: weights once per step, and each beam's planned keys and values once per step. Less is read
+            where beams that share a past share it in memory too, as on a CPU.
     """
 
     steps: int
@@ -37,14 +38,30 @@ class PlanCost:
     bytes: float
 
 
-def plan_cost(model: ModelConfig, layout: TransitionLayout, planning: PlanningConfig) -> PlanCost:
-    """Counts a plan with a full context."""
+def plan_cost(
+    model: ModelConfig,
+    layout: TransitionLayout,
+    planning: PlanningConfig,
+    episodes: int = 1,
+    searches: int = 1,
+    itemsize: int = 4,
+) -> PlanCost:
+    """Counts a call with full contexts.
+
+    Args:
+        model: Its shape.
+        layout: Its transitions.
+        planning: The search.
+        episodes: Planned for in the call.
+        searches: One after the other, among which the episodes are shared out.
+        itemsize: Bytes of a weight, a key or a value.
+    """
     block, copies, beams = layout.transition_dim - 1, planning.expansion_factor, planning.beam_width
     weights = 4 * model.width**2 + 2 * MLP_FACTOR * model.width**2
     per_row = 2 * (weights * model.layers + model.width * layout.vocabulary_size)
     context = planning.context_transitions * block
     prefill = context + layout.observation_dim
-    steps, rows, row_keys, own_bytes = 1, 0, 0, 0.0
+    steps, rows, row_keys, own_keys = 1, 0, 0, 0
     for step in range(planning.horizon):
         tokens = [(dimension + 1, beams * copies) for dimension in range(layout.action.start, layout.reward + 1)]
         if step < planning.horizon - 1:
@@ -53,9 +70,10 @@ def plan_cost(model: ModelConfig, layout: TransitionLayout, planning: PlanningCo
             keys = step * block + own
             steps, rows = steps + 1, rows + batch
             row_keys += batch * (context + keys)
-            own_bytes += beams * keys * 2 * model.width * 4 * model.layers
+            own_keys += beams * keys
     flops = per_row * (rows + prefill) + 4 * model.width * model.layers * (row_keys + prefill**2 / 2)
-    return PlanCost(steps, rows, row_keys, flops, own_bytes + steps * 4 * per_row / 2)
+    numbers = searches * steps * per_row / 2 + episodes * own_keys * 2 * model.width * model.layers
+    return PlanCost(searches * steps, episodes * rows, episodes * row_keys, episodes * flops, itemsize * numbers)
 
 
 @dataclass(frozen=True)
@@ -96,6 +114,14 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def roofline_seconds(cost: PlanCost, rates: MachineRates) -> float:
-    """Returns the seconds that the products or the reads alone would take, whichever is more."""
-    return max(cost.flops / rates.flops, cost.bytes / rates.bytes)
+def roofline_shares(cost: PlanCost, rates: MachineRates, seconds: float, device: torch.device) -> dict[str, float]:
+    """Returns which shares of `seconds` the products alone and the reads alone would take, and the larger of the two.
+
+    On a CPU the products alone are the bound: the planner reads less than is counted.
+    """
+    flops, reads = cost.flops / rates.flops / seconds, cost.bytes / rates.bytes / seconds
+    return {
+        "flop_share": flops,
+        "byte_share": reads,
+        "roofline_share": flops if device.type == "cpu" else max(flops, reads),
+    }

@@ -8,11 +8,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.benchmarks.planner_cost import PlanCost, plan_cost, timed
-from pipeline.models.config import ModelConfig
+from pipeline.benchmarks.planner_cost import PlanCost, timed
 from pipeline.planning.beam import Plan
 from pipeline.planning.config import PlanningConfig
-from pipeline.tokens.layout import TransitionLayout
 
 BEAM_WIDTHS, HORIZONS, EPISODES = (16, 32, 64, 128, 256), (1, 3, 5, 10, 15), (1, 2, 4, 8)
 REPEATS = 3
@@ -21,19 +19,19 @@ REPEATS = 3
 class Planning(Protocol):
     """What can be timed."""
 
-    config: ModelConfig
-    layout: TransitionLayout
-
     def plan(self) -> Sequence[Plan | None]:
         """Plans for all episodes in one call."""
+
+    def cost(self) -> PlanCost:
+        """Returns the work of one call."""
 
 
 def sweep(
     make: Callable[[PlanningConfig, int], Planning], planning: PlanningConfig, device: torch.device
 ) -> dict[str, Any]:
-    """Prints seconds per call for each setting; returns them and the coefficients of the law.
+    """Prints seconds per call and per plan for each setting; returns them and the coefficients of the law.
 
-    The law: seconds = a * dependent steps + b * rows + c * keys that the rows meet, over all episodes of the call.
+    The law: seconds per call = a * dependent steps + b * rows + c * keys that the rows meet.
 
     Args:
         make: Returns something to time for a search and a number of episodes.
@@ -41,16 +39,22 @@ def sweep(
         device: Where it runs.
     """
     points = []
-    costs: list[tuple[PlanCost, int]] = []
+    costs = []
     for varied, episodes in _searches(planning):
         subject = make(varied, episodes)
         subject.plan()
         duration = float(np.median([timed(subject.plan, device)[0] for _ in range(REPEATS)]))
-        costs.append((plan_cost(subject.config, subject.layout, varied), episodes))
+        costs.append(subject.cost())
         points.append(
-            {"beam_width": varied.beam_width, "horizon": varied.horizon, "episodes": episodes, "seconds": duration}
+            {
+                "beam_width": varied.beam_width,
+                "horizon": varied.horizon,
+                "episodes": episodes,
+                "seconds_per_call": duration,
+                "seconds_per_plan": duration / episodes,
+            }
         )
-    law = fitted_law(costs, [point["seconds"] for point in points])
+    law = fitted_law(costs, [point["seconds_per_call"] for point in points])
     _print(points, law)
     return {"points": points, "law": law}
 
@@ -61,12 +65,12 @@ def _searches(planning: PlanningConfig) -> list[tuple[PlanningConfig, int]]:
     return widths + horizons + [(planning, episodes) for episodes in EPISODES]
 
 
-def fitted_law(costs: Sequence[tuple[PlanCost, int]], durations: Sequence[float]) -> dict[str, float]:
+def fitted_law(costs: Sequence[PlanCost], durations: Sequence[float]) -> dict[str, float]:
     """Returns the law's coefficients in microseconds and nanoseconds, and its largest relative error.
 
     Least squares of the relative error, so that short plans count as much as long ones.
     """
-    factors = np.array([[cost.steps, cost.rows * e, cost.row_keys * e] for cost, e in costs], dtype=np.float64)
+    factors = np.array([[cost.steps, cost.rows, cost.row_keys] for cost in costs], dtype=np.float64)
     measured = np.array(durations)
     scaled = factors / measured[:, None]
     coefficients, *_ = np.linalg.lstsq(scaled, np.ones(len(measured)), rcond=None)
@@ -80,7 +84,7 @@ def fitted_law(costs: Sequence[tuple[PlanCost, int]], durations: Sequence[float]
 
 
 def _print(points: list[dict[str, Any]], law: dict[str, float]) -> None:
-    table = Table("beam width", "horizon", "episodes", "seconds", title="Seconds per call")
+    table = Table("beam width", "horizon", "episodes", "seconds per call", "seconds per plan")
     for point in points:
         table.add_row(*(f"{value:.4g}" for value in point.values()))
     console = Console()
