@@ -75,7 +75,8 @@ class LossFunction:
         with torch.no_grad():
             correct_BL = (logits_BLV.argmax(-1) == targets.targets) * targets.counted
             sums_3L = torch.stack([losses_BL.sum(0), correct_BL.sum(0), targets.counted.sum(0)])
-            sums_3K = sums_3L @ self._kinds_LK
+            # No matrix product: autocast would round the sums to bfloat16.
+            sums_3K = (sums_3L[:, :, None] * self._kinds_LK).sum(1)
         return (losses_BL.sum(0) * self._weights_L).sum(), sums_3K
 
 

@@ -88,3 +88,12 @@ def test_evaluation_has_no_dropout_and_changes_nothing(tmp_path: Path) -> None:
     first, second = (ours.evaluate(windows.gather(np.arange(8))) for _ in range(2))
     assert torch.equal(first, second)
     assert all(torch.equal(before[name], tensor) for name, tensor in ours.model.state_dict().items())
+
+
+def test_what_is_reported_of_a_step_in_bfloat16_is_not_rounded_to_it(tmp_path: Path) -> None:
+    """bfloat16 has 8 bits: it cannot hold a count of 257 or more."""
+    ours, _, windows, _ = make_steps(tmp_path, CONFIG.model_copy(update={"precision": "bfloat16"}))
+    batch = windows.gather(np.arange(windows.num_starts))
+    for sums in (ours.evaluate(batch), ours(batch, 0, 1e-3).sums):
+        assert sums.dtype is torch.float32
+        assert sums[2].sum() == Targets.of(batch).counted.sum() > 257
