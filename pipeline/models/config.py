@@ -1,5 +1,7 @@
 """The shape of the Transformer."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from pipeline.configuration import Config
@@ -14,6 +16,9 @@ class ModelConfig(Config):
     width: int = Field(128, ge=1, description="Embedding width D (128 in the paper).")
     window_transitions: int = Field(
         20, ge=1, description="Transitions that the model is trained on and can see (10 in the paper)."
+    )
+    positions: Literal["learned", "sinusoidal"] = Field(
+        "learned", description="Position embeddings: learned, as in the paper, or fixed sines and cosines."
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of embedding, residual and attention, 0 to below 1.")
 

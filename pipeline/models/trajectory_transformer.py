@@ -6,6 +6,8 @@ also has the cached form of the same forward pass.
 Shape letters: B batch, L tokens, D tokens of a transition, N bins, V = N + 1 vocabulary, W embedding width.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +53,7 @@ class TrajectoryTransformer(nn.Module):
         layout: Dimensions of a transition and the bins of each.
     """
 
+    position_embedding: Tensor
     unused_bins: Tensor
     mask: Tensor
     first_rows: Tensor
@@ -61,12 +64,15 @@ class TrajectoryTransformer(nn.Module):
         self.layout = layout
         transition_dim, bins = layout.transition_dim, layout.num_bins
         self.token_embedding = nn.Embedding(transition_dim * bins + 1, config.width)
-        self.position_embedding = nn.Parameter(torch.empty(self.max_inputs, config.width))
         self.embedding_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = DimensionHeads(transition_dim, layout.vocabulary_size, config.width)
+        if config.positions == "learned":
+            self.position_embedding = nn.Parameter(torch.empty(self.max_inputs, config.width))
         # Derived from the configuration: rebuilt on loading, never stored.
+        else:
+            self.register_buffer("position_embedding", sinusoids(self.max_inputs, config.width), persistent=False)
         self.register_buffer("unused_bins", _unused_bins(layout), persistent=False)
         self.register_buffer("mask", attention_mask(self.max_inputs, layout), persistent=False)
         self.register_buffer("first_rows", torch.arange(transition_dim) * bins, persistent=False)
@@ -124,6 +130,19 @@ class TrajectoryTransformer(nn.Module):
         length = logits_BLV.shape[1]
         unused_LV = self.unused_bins.repeat(-(-length // self.layout.transition_dim), 1)[:length]
         return logits_BLV.masked_fill(unused_LV, -torch.inf)
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Returns (length, width) sines and cosines of the position, at frequencies from 1 down to nearly 1 / 10000.
+
+    Scaled to the spread that all embeddings start with.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    frequencies = torch.pow(10_000.0, -torch.arange(0, width, 2) / width)
+    angles = torch.arange(length)[:, None] * frequencies
+    pairs = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
+    return INITIAL_DEVIATION * math.sqrt(2) * pairs
 
 
 def attention_mask(length: int, layout: TransitionLayout) -> Tensor:

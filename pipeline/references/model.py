@@ -11,8 +11,9 @@ Floats = NDArray[np.float64]
 
 
 def reference_logits(model: TrajectoryTransformer, tokens: list[int]) -> Floats:
-    """Returns the (L, V) float64 logits of one window, computed from the model's stored weights alone."""
+    """Returns the (L, V) float64 logits of one window, computed from the model's weights alone."""
     weights = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
+    weights["position_embedding"] = model.position_embedding.detach().double().numpy()
     layout = model.layout
     rows = []
     for position, token in enumerate(tokens):

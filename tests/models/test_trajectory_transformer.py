@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -6,7 +7,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.models.config import ModelConfig
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.models.trajectory_transformer import TrajectoryTransformer, sinusoids
 from pipeline.references.model import reference_logits
 from pipeline.tokens.layout import TransitionLayout
 
@@ -16,8 +17,12 @@ CONFIG = ModelConfig(layers=2, heads=2, width=16, window_transitions=3, dropout=
 
 @pytest.fixture
 def model() -> TrajectoryTransformer:
+    return make_model(CONFIG)
+
+
+def make_model(config: ModelConfig) -> TrajectoryTransformer:
     torch.manual_seed(0)
-    model = TrajectoryTransformer(CONFIG, LAYOUT).double().eval()
+    model = TrajectoryTransformer(config, LAYOUT).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
@@ -126,6 +131,25 @@ def test_models_and_planning_do_not_import_ray():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_logits_are_those_of_the_slow_reference(model):
+@pytest.mark.parametrize("width", [4, 5])
+def test_sinusoids_are_those_of_hand_made_arithmetic(width):
+    angles = [[3.0, 3 * 10_000 ** (-2 / width), 3 * 10_000 ** (-4 / width)]]
+    expected = [f(angle) for angle in angles[0] for f in (math.sin, math.cos)][:width]
+    rows = sinusoids(4, width)
+    assert rows.shape == (4, width)
+    assert rows[3].tolist() == pytest.approx([0.02 * math.sqrt(2) * number for number in expected], rel=1e-5)
+
+
+def test_fixed_positions_are_told_apart_but_neither_learnt_nor_stored():
+    model = make_model(CONFIG.model_copy(update={"positions": "sinusoidal"}))
+    logits = model(torch.zeros(1, 14, dtype=torch.long))[0]
+    assert not torch.allclose(logits[0], logits[5])
+    assert "position_embedding" not in dict(model.named_parameters()) | model.state_dict()
+    assert model.double().position_embedding.dtype is torch.float64
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+def test_the_logits_are_those_of_the_slow_reference(positions):
+    model = make_model(CONFIG.model_copy(update={"positions": positions}))
     tokens = [0, 1, 2, 3, 4, 5, 1, 2, 0, 1, 1, 2, 5, 5]
     torch.testing.assert_close(model(torch.tensor([tokens]))[0], torch.from_numpy(reference_logits(model, tokens)))

@@ -21,9 +21,11 @@ def random_model(
     heads: int = 2,
     width: int = 16,
     scale: float = 0.4,
+    positions: str = "learned",
 ):
     """Returns a model whose every parameter matters: positions, biases and norms are random too."""
-    config = ModelConfig(layers=2, heads=heads, width=width, window_transitions=window, dropout=0.0)
+    shape = {"heads": heads, "width": width, "window_transitions": window, "positions": positions}
+    config = ModelConfig(layers=2, dropout=0.0, **shape)
     generator = torch.Generator().manual_seed(3)
     model = TrajectoryTransformer(config, layout).to(dtype).eval()
     with torch.no_grad():

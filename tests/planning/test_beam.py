@@ -17,9 +17,9 @@ from tests.planning.scenes import LAYOUT, random_discretizer, random_model, requ
 SMALL = {"beam_width": 6, "horizon": 3, "context_transitions": 2}
 
 
-def assert_same_plans(config: PlanningConfig, window: int, past: tuple[int, ...]) -> None:
+def assert_same_plans(config: PlanningConfig, window: int, past: tuple[int, ...], **shape: str) -> None:
     """Plans for episodes with that much past each, in one call and by the reference, and compares all there is."""
-    model, discretizer = random_model(window), random_discretizer()
+    model, discretizer = random_model(window, **shape), random_discretizer()
     requests = [request(config, seed, transitions) for seed, transitions in enumerate(past)]
     plans = BeamPlanner(model, discretizer, config, len(past)).plan(requests)
     reference = ReferencePlanner(model, discretizer.centers, config)
@@ -49,6 +49,11 @@ def test_a_window_that_slides_gives_the_reference_plan(context, window):
     """A context as long as the model's window, or longer, loses its oldest transitions before the first step."""
     config = PlanningConfig(**SMALL | {"horizon": 5, "context_transitions": context})
     assert_same_plans(config, window, past=tuple(range(context + 1)))
+
+
+@pytest.mark.parametrize("window", [7, 4])
+def test_fixed_positions_give_the_reference_plan_too(window):
+    assert_same_plans(PlanningConfig(**SMALL | {"horizon": 5}), window, past=(0, 2), positions="sinusoidal")
 
 
 @pytest.mark.parametrize(
