@@ -52,14 +52,14 @@ class CollectConfig(Config):
     num_actors: int | None = Field(
         None,
         ge=1,
-        description="Ray actors, at most; null takes one for each CPU, and asks a cluster (RAY_ADDRESS) for as many as "
-        "get something to do, so that it grows.",
+        description="Ray actors, at most; null takes one for each CPU, and asks a cluster (RAY_ADDRESS) for one for "
+        "each minute of work that is left, so that it grows.",
         json_schema_extra=VOLATILE,
     )
     timeout_s: float = Field(
         900.0,
         gt=0,
-        description="Seconds without any actor's answer after which the stage gives up; an answer is 25 episodes, or "
-        "fewer where these may have more than 5000 steps.",
+        description="Seconds to wait for the first actor to start, and for any actor to collect 25 episodes (fewer "
+        "where these may have more than 5000 steps) before they are given to another, twice at most.",
         json_schema_extra=VOLATILE,
     )

@@ -3,31 +3,47 @@
 import math
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
+from pipeline.collection.chunks import Chunks
 from pipeline.collection.config import CollectConfig
 from pipeline.collection.dataset import check_dataset_id, dataset_folder, write_dataset
 from pipeline.collection.episodes import CollectedEpisode, Collector
-from pipeline.collection.parts import chunk_episodes, chunk_size, part_lengths, part_path, read_part, write_part
+from pipeline.collection.parts import chunk_episodes, part_lengths, part_path, read_part, write_part
 from pipeline.configuration import claim_folder
-from pipeline.distributed.room import actors_to_start
+from pipeline.distributed.actor_pool import ActorPool, Limit, Terms
+from pipeline.distributed.room import actors_to_start, cpus_there
 from pipeline.distributed.session import joins_cluster
 from pipeline.environments import EnvironmentConfig
-from pipeline.errors import ClusterError, DataError
+from pipeline.errors import DataError
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 
 MOST_ATTEMPTS = 3
-"""How often a chunk is started before a process that dies under it is taken for the chunk's own fault."""
+"""How often a chunk is started before a process that dies or hangs under it is taken for the chunk's own fault."""
 
-POLL_SECONDS = 0.5
+SECONDS_PER_ACTOR = 60.0
+"""Work that a cluster which grows is asked for one more actor for: a process starts in 2 s, a node in minutes."""
+
+
+@dataclass(frozen=True)
+class CollectedChunk:
+    """What an actor made.
+
+    Attributes:
+        chunk: Its number.
+        lengths: Steps of each of its episodes.
+        seconds: What it took.
+    """
+
+    chunk: int
+    lengths: list[int]
+    seconds: float
 
 
 class CollectorActor:
@@ -45,11 +61,12 @@ class CollectorActor:
         """Answers once the process has started."""
         return True
 
-    def collect(self, numbers: range, path: str) -> list[int]:
-        """Writes the part file `path` of the episodes `numbers` and returns the steps of each."""
-        episodes = [self._collector.collect(number) for number in numbers]
+    def collect(self, chunk: int, size: int, path: str) -> CollectedChunk:
+        """Writes the part file `path` of a chunk of `size` episodes."""
+        began = time.monotonic()
+        episodes = [self._collector.collect(number) for number in chunk_episodes(chunk, size)]
         write_part(Path(path), episodes)
-        return [len(episode.rewards) for episode in episodes]
+        return CollectedChunk(chunk, [len(episode.rewards) for episode in episodes], time.monotonic() - began)
 
 
 def collect(experiment: Experiment, run: RunFolder) -> None:
@@ -61,8 +78,8 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
 
     Raises:
         ConfigError: A malformed `collect.dataset_id`, or a behaviour that does not fit the environment.
-        DataError: A policy file that cannot be read, or a chunk that repeatedly lost its process.
-        ClusterError: No chunk ended within `collect.timeout_s`, or no actor starts.
+        DataError: A policy file that cannot be read, or a chunk that repeatedly lost its process or took too long.
+        ClusterError: No actor starts within `collect.timeout_s`.
         EnvironmentSetupError: An unknown environment.
         RunFolderError: The run's behaviour was collected with another configuration, or is being collected.
     """
@@ -82,7 +99,7 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
             shutil.rmtree(run.behaviour_parts, ignore_errors=True)
             progress.finish(f"{config.dataset_id} is there already")
             return
-        lengths = _Chunks(experiment, run.behaviour_parts, collector.most_steps, progress).run()
+        lengths = _collected(experiment, run.behaviour_parts, collector.most_steps, progress)
         episodes = _first_episodes(run.behaviour_parts, lengths, config.steps)
         write_dataset(run.behaviour, config.dataset_id, episodes, collector.environment)
         shutil.rmtree(run.behaviour_parts)
@@ -90,8 +107,19 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
         progress.finish(f"{total:,} steps in {count:,} episodes, {config.dataset_id}")
 
 
-class _Chunks:
-    """The driver's side: which chunks are there, which are under way, and who does the next one.
+def _collected(experiment: Experiment, parts: Path, most_steps: int, progress: Progress) -> list[list[int]]:
+    """Collects what is missing and returns, chunk by chunk, the steps of the episodes."""
+    limit = Limit("collect.timeout_s", experiment.collect.timeout_s)
+    terms = Terms(1, 0.0, MOST_ATTEMPTS, start=limit, call=limit, advice="Wait for its other work, or raise the limit.")
+    arguments = (experiment.environment, experiment.collect, experiment.seed, Path.cwd())
+    collection = _Collection(experiment, parts, most_steps, progress)
+    with ActorPool(CollectorActor, arguments, terms) as pool:
+        pool.run(collection)
+    return collection.chunks.lengths()
+
+
+class _Collection:
+    """The chunks that are missing, as work of a pool; those that an earlier run finished count as done.
 
     Args:
         experiment: What to collect.
@@ -100,122 +128,55 @@ class _Chunks:
         progress: Shows steps and actors.
     """
 
-    def __init__(self, experiment: Experiment, parts: Path, most_steps: int, progress: Progress) -> None:
-        self._config = experiment.collect
-        self._parts = parts
-        self._most_steps, self._size = most_steps, chunk_size(most_steps)
-        self._progress = progress
-        self._remote = ray.remote(CollectorActor).options(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")
-        self._arguments = (experiment.environment, experiment.collect, experiment.seed, Path.cwd())
-        self._lengths: dict[int, list[int]] = {}
-        self._losses: Counter[int | None] = Counter()
-        # By call: the actor, and the chunk that it collects, None while it starts.
-        self._running: dict[Any, tuple[Any, int | None]] = {}
-        self._answered_at = time.monotonic()
+    slots = 1
 
-    def run(self) -> list[list[int]]:
-        """Collects until the chunks from 0 on, without a gap, hold enough steps; returns their episodes' steps."""
-        self._lengths.update(self._kept())
-        try:
-            while not self._enough():
-                self._start_actors()
-                self._wait()
-        finally:
-            for actor, _ in self._running.values():
-                ray.kill(actor)
-        return self._in_order()
+    def __init__(self, experiment: Experiment, parts: Path, most_steps: int, progress: Progress) -> None:
+        self._config, self._parts, self._progress = experiment.collect, parts, progress
+        self.chunks = Chunks(self._config.steps, most_steps)
+        for chunk, lengths in self._kept():
+            self.chunks.add(chunk, lengths)
 
     def _kept(self) -> Iterator[tuple[int, list[int]]]:
         """Yields the chunks that an earlier run finished, each with its episodes' steps."""
         for path in sorted(self._parts.glob("part-*.npz")):
             try:
-                yield int(path.stem.removeprefix("part-")), part_lengths(path, self._size)
+                yield int(path.stem.removeprefix("part-")), part_lengths(path, self.chunks.size)
             except DataError as error:
                 print(f"{error} They are collected again.", flush=True)
 
-    def _in_order(self) -> list[list[int]]:
-        chunks: list[list[int]] = []
-        while len(chunks) in self._lengths:
-            chunks.append(self._lengths[len(chunks)])
-        return chunks
-
-    def _enough(self) -> bool:
-        done = sum(map(sum, self._in_order()))
-        self._progress.update(min(done, self._config.steps), actors=self._collecting())
-        return done >= self._config.steps
-
-    def _collecting(self) -> int:
-        return sum(chunk is not None for _, chunk in self._running.values())
-
-    def _next_chunk(self) -> int:
-        taken = self._lengths.keys() | {chunk for _, chunk in self._running.values()}
-        return next(chunk for chunk in range(len(taken) + 1) if chunk not in taken)
-
-    def _start_actors(self) -> None:
+    def num_actors(self) -> int:
         # At least one: it waits for a CPU, at most collect.timeout_s.
-        wanted = max(1, actors_to_start(self._config.num_actors, self._useful(), joins_cluster()))
-        while len(self._running) < wanted:
-            actor = self._remote.remote(*self._arguments)
-            # A chunk is only ever given to an actor that has answered: one that finds no room would keep it for ever.
-            self._running[actor.ready.remote()] = (actor, None)
+        return max(1, actors_to_start(self._config.num_actors, self._useful_actors(), joins_cluster()))
 
-    def _useful(self) -> int:
-        """Returns how many actors get something to do: one for each chunk that is missing, at the length of the others.
+    def _useful_actors(self) -> int:
+        worth_a_node = math.ceil(self.chunks.seconds_left / SECONDS_PER_ACTOR)
+        return max(1, min(self.chunks.missing, max(cpus_there(), worth_a_node)))
 
-        Before the first one ended, chunks are taken to be as long as they can be.
-        """
-        missing = self._config.steps - sum(map(sum, self._in_order()))
-        known = sum(map(sum, self._lengths.values())) / len(self._lengths) if self._lengths else 0
-        return max(1, math.ceil(missing / (known or self._size * self._most_steps)))
+    def next_piece(self) -> int | None:
+        return self.chunks.next()
 
-    def _give_work(self, actor: Any) -> None:
-        chunk = self._next_chunk()
-        call = actor.collect.remote(chunk_episodes(chunk, self._size), str(part_path(self._parts, chunk)))
-        self._running[call] = (actor, chunk)
+    def call(self, actor: Any, pieces: Mapping[int, int]) -> Any:
+        (chunk,) = pieces
+        return actor.collect.remote(chunk, self.chunks.size, str(part_path(self._parts, chunk)))
 
-    def _wait(self) -> None:
-        """Takes the answers that came within half a second; an actor that answered goes on with the next chunk."""
-        done, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
-        if done:
-            self._answered_at = time.monotonic()
-        elif time.monotonic() - self._answered_at > self._config.timeout_s:
-            raise ClusterError(
-                f"no chunk of {self._size} episodes has ended within collect.timeout_s, {self._config.timeout_s:g} "
-                f"s; expected one. The cluster has {ray.cluster_resources()}, free are {ray.available_resources()}; "
-                f"each of {len(self._running)} actors needs 1 CPU. If the environment is that slow, raise the limit."
-            )
-        for call in done:
-            actor, chunk = self._running.pop(call)
-            try:
-                answer = ray.get(call)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            except ray.exceptions.RayError as error:  # the actor, its node, or the answer on its way was lost
-                ray.kill(actor)
-                self._lose(chunk, error)
-                continue
-            if chunk is None:
-                self._losses[None] = 0
-            else:
-                self._lengths[chunk] = answer
-            self._give_work(actor)
+    def take(self, answer: CollectedChunk) -> set[int]:
+        self.chunks.add(answer.chunk, answer.lengths, answer.seconds)
+        return {answer.chunk}
 
-    def _lose(self, chunk: int | None, error: Exception) -> None:
-        """Counts a lost attempt at a chunk, or (None) another actor in a row that ended before it answered."""
-        self._losses[chunk] += 1
-        if self._losses[chunk] < MOST_ATTEMPTS:
-            return
-        if chunk is None:
-            raise ClusterError(
-                f"{MOST_ATTEMPTS} actors in a row ended before they answered; expected them to start. The last one: "
-                f"{error}"
-            ) from error
-        episodes = chunk_episodes(chunk, self._size)
+    def give_up(self, piece: int, reason: str) -> None:
+        episodes = chunk_episodes(piece, self.chunks.size)
         raise DataError(
             f"episodes {episodes.start} to {episodes.stop - 1} lost their process {MOST_ATTEMPTS} times; expected "
-            "them to end within that many attempts. Look for an environment that crashes or needs too much memory. "
-            f"The last time: {error}"
-        ) from error
+            "them to end within that many attempts. Look for an environment that crashes, hangs or needs too much "
+            f"memory, or is so slow that collect.timeout_s must be raised. The last time: {reason}"
+        )
+
+    def is_done(self) -> bool:
+        return not self.chunks.missing
+
+    def show(self, actors: int, lost_actors: int) -> None:
+        done = min(self.chunks.steps, self._config.steps)
+        self._progress.update(done, actors=actors, lost_actors=lost_actors or None)
 
 
 def _taken(lengths: list[list[int]], steps: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from ray.data.block import Block, BlockMetadata
 
 from pipeline.data.index import EpisodeIndex, read_episodes
 from pipeline.data.sources import Source
+from pipeline.distributed.room import no_room
 from pipeline.distributed.waiting import within
 from pipeline.errors import ClusterError, PipelineError
 from pipeline.records import Episode
@@ -96,10 +97,11 @@ def rows_within(dataset: "ray.data.Dataset", seconds: float) -> Iterator[dict[st
 
 
 def _unread(seconds: float) -> ClusterError:
-    return ClusterError(
-        f"no range of episodes was read within data.timeout_s, {seconds:g} s; expected one. The cluster has "
-        f"{ray.cluster_resources()}, free are {ray.available_resources()}; a task needs 1 CPU. If the data set is "
-        "that slow to read, raise the limit or lower data.steps_per_shard."
+    return no_room(
+        f"no range of episodes was read within data.timeout_s, {seconds:g} s",
+        cpus=1,
+        gpus=0,
+        advice="If the data set is that slow to read, raise the limit or lower data.steps_per_shard.",
     )
 
 

@@ -44,6 +44,7 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
         ConfigError: The planner's discount is not that of the values that the model learnt.
         EvaluationError: Episodes were lost on each of their attempts, or all episodes of a method failed. All others
             are run, and in the summary, first.
+        ClusterError: No actor starts.
     """
     config = experiment.evaluation
     has_model = any(method != "random" for method in config.methods)
@@ -155,9 +156,6 @@ def _run_missing(
             try:
                 pool.run(recipes[method], starts, partial(shown.add, store), shown.show)
             except EvaluationError as error:  # raised again when the other methods have theirs
-                if not shown.worked:
-                    # The other methods would wait for actors as long, and in vain.
-                    raise
                 failures[method] = error
     return failures
 
@@ -190,7 +188,6 @@ class _Shown:
     def __init__(self, progress: Progress, done: int) -> None:
         self._progress, self._done = progress, done
         self._method, self._returns, self._began = "", list[float](), time.monotonic()
-        self.worked = False
 
     def begin(self, method: str, returns: list[float]) -> None:
         """Goes on to another method, some of whose episodes may be there."""
@@ -203,8 +200,7 @@ class _Shown:
         self._returns += [result.total_reward for result in results]
 
     def show(self, facts: PoolFacts) -> None:
-        """Updates the line, and notes that an actor has answered."""
-        self.worked = self.worked or facts.actors > 0
+        """Updates the line."""
         self._progress.update(
             self._done,
             method=self._method,

@@ -2,6 +2,13 @@
 
 import ray
 
+from pipeline.errors import ClusterError
+
+
+def cpus_there() -> int:
+    """Returns the CPUs of all nodes that are up, free or not."""
+    return int(ray.cluster_resources().get("CPU", 0))
+
 
 def actors_to_start(most: int | None, useful: int, can_grow: bool, cpus: int = 1, gpus: float = 0.0) -> int:
     """Returns how many actors to start; 0 where not even one finds room on a cluster that stays as it is.
@@ -16,11 +23,36 @@ def actors_to_start(most: int | None, useful: int, can_grow: bool, cpus: int = 1
     """
     if can_grow:
         return useful if most is None else min(most, useful)
-    resources = ray.cluster_resources()
-    room = int(resources.get("CPU", 0) // cpus)
+    room = cpus_there() // cpus
     if gpus:
-        room = min(room, int(resources.get("GPU", 0) / gpus))
+        room = min(room, int(ray.cluster_resources().get("GPU", 0) / gpus))
     if most is None or room == 0:
         return min(room, useful)
     # More than find room now: they wait until others end.
     return min(most, useful)
+
+
+def no_room(seen: str, cpus: float, gpus: float, advice: str) -> ClusterError:
+    """Returns the error of actors or tasks that find no room.
+
+    Args:
+        seen: What shows it, as the sentence's beginning.
+        cpus: Of one of them.
+        gpus: Of one of them.
+        advice: What to do, a sentence.
+    """
+    return ClusterError(f"{seen}; expected room for {_amount(cpus, gpus)}. {cluster_in_words()} {advice}")
+
+
+def cluster_in_words() -> str:
+    """Returns what the cluster has and what of it is free, a sentence."""
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    there, free = (
+        _amount(resources.get("CPU", 0), resources.get("GPU", 0))
+        for resources in (ray.cluster_resources(), ray.available_resources())
+    )
+    return f"The cluster has {nodes} node{'s'[: nodes != 1]} with {there}, of which {free} are free."
+
+
+def _amount(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} CPU{'s'[: cpus != 1]} and {gpus:g} GPU{'s'[: gpus != 1]}"

@@ -22,7 +22,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from pipeline.configuration import write_text_atomically
 from pipeline.distributed.evaluate import episode_starts
-from pipeline.distributed.pool import none_started
+from pipeline.distributed.pool import rollout_terms
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
@@ -140,7 +140,7 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
         What each failed trial raised at its last attempt.
 
     Raises:
-        EvaluationError: No trial found room in time.
+        ClusterError: No trial found room in time.
     """
     os.environ.update(_SWITCHES)
     # Of failed trials the caller tells; of reports that nobody kept there is nothing to tell.
@@ -231,7 +231,7 @@ class _Ticker(tune.Callback):  # type: ignore[misc]
         if any(trial.status != "PENDING" for trial in trials if not trial.is_finished()):
             self._worked_at = now
         if now - self._worked_at > self._evaluation.start_timeout_s:
-            raise none_started(self._evaluation)
+            raise rollout_terms(self._evaluation).none_started()
         if now - self._ticked >= 1:
             self._on_tick()
             self._ticked = now

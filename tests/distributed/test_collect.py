@@ -1,8 +1,6 @@
-import os
-import signal
-import threading
-import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -12,17 +10,23 @@ import pytest
 import ray
 
 from pipeline.collection.dataset import minari_root
+from pipeline.collection.parts import chunk_episodes
+from pipeline.distributed import actor_pool
 from pipeline.distributed.collect import collect
 from pipeline.distributed.room import actors_to_start
 from pipeline.errors import ConfigError, DataError, EnvironmentSetupError, RunFolderError
+from pipeline.experiment import Experiment
+from pipeline.run_folder import RunFolder
+from pipeline.seeding import derived_seed
 from tests.collection.test_policy_file import write_policy
-from tests.distributed.processes import descendants
 from tests.distributed.stages import experiment, files, run_and_kill
+from tests.evaluation.counting import ID
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
-LONG = 15_000
 BEHAVIOURS = [{"policy": "random"}, {"policy": "inverted_pendulum", "noise": 1.0}]
+SIZE = 25
+"""Episodes of a chunk, where these have at most 50 steps."""
 
 
 def collected(runs: Path, name: str, **settings: object) -> Path:
@@ -31,10 +35,24 @@ def collected(runs: Path, name: str, **settings: object) -> Path:
     return run.root
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
-    """The behaviour that an undisturbed collection of LONG steps gives."""
-    return collected(tmp_path_factory.mktemp("whole"), "whole", steps=LONG) / "behaviour"
+def counting(runs: Path, name: str, **kwargs: Any) -> tuple[Experiment, RunFolder]:
+    """A collection of about ten chunks in the counting environment, which notes each episode that is begun."""
+    environment = {"id": ID, "max_episode_steps": 50, "kwargs": {"log": str(runs / "log"), **kwargs}}
+    return experiment(runs, name, environment=environment, collect={"steps": 1000})
+
+
+def begun(runs: Path) -> Counter[int]:
+    """How often each episode was begun, by its seed."""
+    return Counter(int(path.name.partition("-")[0]) for path in (runs / "log").glob("*-*"))
+
+
+def seeds(chunk: int) -> set[int]:
+    return {derived_seed(0, "collect reset", episode) for episode in chunk_episodes(chunk, SIZE)}
+
+
+def parts(run: RunFolder) -> list[int]:
+    """The chunks that are there."""
+    return sorted(int(path.stem.removeprefix("part-")) for path in run.behaviour_parts.glob("part-*.npz"))
 
 
 def test_the_number_of_actors_changes_no_byte(tmp_path: Path) -> None:
@@ -65,67 +83,78 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
         collected(tmp_path, "once", steps=9)
 
 
-def test_a_killed_collection_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, whole: Path) -> None:
-    entire, run = experiment(tmp_path, "killed", collect={"steps": LONG, "behaviours": BEHAVIOURS})
-    run_and_kill("collect", entire, lambda: len(list(run.behaviour_parts.glob("part-*.npz"))) >= 3)
+@pytest.fixture
+def killed(tmp_path: Path) -> tuple[Experiment, RunFolder]:
+    """A collection whose job was killed when four chunks' worth of episodes had begun, with at least two that ended."""
+    entire, run = counting(tmp_path, "killed", pause_at=4 * SIZE)
+    run_and_kill("collect", entire, lambda: len(parts(run)) >= 2 and begun(tmp_path).total() == 4 * SIZE)
     assert not (run.behaviour / "collected").exists()
-    kept = {path: path.stat().st_mtime_ns for path in run.behaviour_parts.glob("part-*.npz")}
-    assert len(kept) >= 3
-    collect(entire, run)
-    assert files(run.behaviour) == files(whole)
+    (tmp_path / "log" / "open").touch()
+    return entire, run
 
 
-def test_a_killed_actor_costs_only_its_chunk(tmp_path: Path, whole: Path) -> None:
-    entire, run = experiment(tmp_path, "lost", collect={"steps": LONG, "behaviours": BEHAVIOURS})
-    killer = threading.Thread(target=_kill_an_actor_once_there_are_parts, args=(run.behaviour_parts,))
-    killer.start()
-    collect(entire, run)
-    killer.join(timeout=60)
-    assert files(run.behaviour) == files(whole)
+def assert_as_collected_at_once(run: RunFolder, runs: Path, **kwargs: Any) -> None:
+    """Checks the bytes against those of a collection that nothing disturbs any more."""
+    entire, other = counting(runs, "at-once", **kwargs)
+    collect(entire, other)
+    assert files(run.behaviour) == files(other.behaviour)
 
 
-def _kill_an_actor_once_there_are_parts(parts: Path) -> None:
-    for _ in range(3000):
-        actors = descendants(os.getpid(), "ray::CollectorActor")
-        if actors and list(parts.glob("part-*.npz")):
-            os.kill(actors[0], signal.SIGKILL)
-            return
-        time.sleep(0.01)
-    raise AssertionError("no actor was seen within 30 s")
+def test_a_killed_collection_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, killed: tuple[Experiment, RunFolder]
+) -> None:
+    _, run = killed
+    kept = parts(run)
+    collect(*killed)
+    assert {begun(tmp_path)[seed] for chunk in kept for seed in seeds(chunk)} == {1}, "what was kept was done again"
+    assert_as_collected_at_once(run, tmp_path, pause_at=4 * SIZE)
 
 
 def test_a_part_that_was_cut_off_is_collected_again(
-    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, killed: tuple[Experiment, RunFolder], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entire, run = experiment(tmp_path, "cut", collect={"steps": LONG, "behaviours": BEHAVIOURS})
-    run_and_kill("collect", entire, lambda: len(list(run.behaviour_parts.glob("part-*.npz"))) >= 3)
-    cut = min(run.behaviour_parts.glob("part-*.npz"))
-    cut.write_bytes(b"")  # as a power failure leaves what was not flushed
+    _, run = killed
+    cut, *kept = parts(run)
+    path = run.behaviour_parts / f"part-{cut:06d}.npz"
+    path.write_bytes(b"")  # as a power failure leaves what was not flushed
+    collect(*killed)
+    assert f"{path} cannot be read (EOFError: No data left in file); expected 25 ep" in capsys.readouterr().out
+    assert {begun(tmp_path)[seed] for seed in seeds(cut)} == {2}
+    assert {begun(tmp_path)[seed] for chunk in kept for seed in seeds(chunk)} == {1}
+    assert_as_collected_at_once(run, tmp_path, pause_at=4 * SIZE)
+
+
+def test_a_killed_actor_costs_only_its_chunk(tmp_path: Path) -> None:
+    kills = tmp_path / "killed"
+    entire, run = counting(tmp_path, "lost", kill_once=str(kills))
     collect(entire, run)
-    assert files(run.behaviour) == files(whole)
-    assert f"{cut} cannot be read (EOFError: No data left in file); expected 25 ep" in capsys.readouterr().out
+    twice = {seed for seed, count in begun(tmp_path).items() if count > 1}
+    assert twice, "no actor was killed"
+    assert any(twice <= seeds(chunk) for chunk in range(40))
+    assert_as_collected_at_once(run, tmp_path, kill_once=str(kills))
 
 
-def test_a_small_collection_of_long_episodes_is_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts: list[int] = []
-    monkeypatch.setattr(
-        "pipeline.distributed.collect.actors_to_start", lambda most, useful, grows: counts.append(useful) or 2
-    )
-    environment = {"id": "InvertedPendulum-v5", "max_episode_steps": 1000}
-    entire, run = experiment(
-        tmp_path,
-        "long",
-        environment=environment,
-        collect={"steps": 20_000, "behaviours": [{"policy": "inverted_pendulum"}]},
-    )
+def test_an_environment_that_hangs_costs_only_its_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, real = tmp_path / "hangs", actor_pool.time.monotonic
+    # The limit is over as soon as it hangs.
+    late = SimpleNamespace(monotonic=lambda: real() + (3600 if hangs.exists() else 0))
+    monkeypatch.setattr(actor_pool, "time", late)
+    entire, run = counting(tmp_path, "hung", hang_once=str(hangs))
     collect(entire, run)
-    assert counts[0] == 4
-    assert counts == sorted(counts, reverse=True)
+    assert max(begun(tmp_path).values()) == 2
+    assert_as_collected_at_once(run, tmp_path, hang_once=str(hangs))
 
 
-def test_a_cluster_that_may_grow_is_asked_for_more_actors_and_none_of_them_keeps_a_chunk(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chunk_that_always_loses_its_process_is_named(tmp_path: Path) -> None:
+    fatal = int(np.random.Generator(np.random.PCG64(min(seeds(0)))).integers(100))
+    entire, run = counting(tmp_path, "fatal", length=100, kill_number=fatal)
+    with pytest.raises(DataError, match=r"^episodes \d+ to \d+ lost their process 3 times; expected them to end"):
+        collect(entire, run)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What a cluster that may grow was asked for, in order."""
     asked: list[int] = []
 
     def recorded(*arguments: Any) -> int:
@@ -134,9 +163,25 @@ def test_a_cluster_that_may_grow_is_asked_for_more_actors_and_none_of_them_keeps
 
     monkeypatch.setattr("pipeline.distributed.collect.actors_to_start", recorded)
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    grown = collected(tmp_path, "grown", steps=LONG)
-    assert asked[0] == LONG / (25 * 50) > ray.cluster_resources()["CPU"]
-    assert files(grown / "behaviour") == files(whole)
+    return asked
+
+
+def test_a_cluster_that_may_grow_is_not_asked_for_more_than_it_has_where_seconds_are_left(
+    tmp_path: Path, asked: list[int]
+) -> None:
+    collected(tmp_path, "short")
+    assert max(asked) == ray.cluster_resources()["CPU"]
+
+
+def test_a_cluster_that_may_grow_is_asked_for_more_once_the_work_was_measured(
+    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.distributed.collect.SECONDS_PER_ACTOR", 1e-6)
+    grown = collected(tmp_path, "grown", steps=15_000)
+    assert asked[0] == ray.cluster_resources()["CPU"], "nothing is measured yet"
+    assert max(asked) > 15_000 / (SIZE * 50), "each chunk that is left is worth an actor"
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert files(grown / "behaviour") == files(collected(tmp_path, "fixed", steps=15_000) / "behaviour")
 
 
 def test_a_policy_file_s_path_is_relative_to_where_the_job_was_started(

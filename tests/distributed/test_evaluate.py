@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.distributed.evaluate import evaluate
 from pipeline.distributed.pool import PoolFacts
-from pipeline.errors import CheckpointError, ConfigError, EvaluationError, RunFolderError
+from pipeline.errors import CheckpointError, ClusterError, ConfigError, EvaluationError, RunFolderError
 from pipeline.evaluation.methods import MethodRecipe
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import EpisodeStart
@@ -87,12 +87,11 @@ def test_without_any_actor_the_first_method_s_wait_is_the_last(
 
     def wait(_pool: LosingPool, recipe: MethodRecipe, _starts: Any, _on_results: Any, on_facts: Any) -> None:
         waited.append(recipe.method)
-        on_facts(PoolFacts(actors=0))
-        raise EvaluationError("no actor has started")
+        raise ClusterError("no actor has started")
 
     monkeypatch.setattr(losing_pool, "run", wait)
     experiment, run = made(tmp_path)
-    with pytest.raises(EvaluationError, match=r"^no actor has started$"):
+    with pytest.raises(ClusterError, match=r"^no actor has started$"):
         evaluate(experiment, run)
     assert waited == ["random"]
 

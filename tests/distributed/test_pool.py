@@ -3,14 +3,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
+from pipeline.distributed import actor_pool
 from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
 from pipeline.environments import EnvironmentConfig
-from pipeline.errors import EnvironmentSetupError, EvaluationError
+from pipeline.errors import ClusterError, EnvironmentSetupError, EvaluationError, StorageError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
 from pipeline.evaluation.rollout import EpisodeStart
@@ -95,9 +97,39 @@ def test_an_actor_that_does_not_answer_is_given_up(ray_session: None) -> None:
         run(1, recipe(num_slots=12, seconds=60.0), [], config)
 
 
+def test_the_episodes_of_an_actor_that_hangs_are_run_again(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, real = tmp_path / "hangs", actor_pool.time.monotonic
+    # The limits are over as soon as it hangs, for the only actor and for the start of another one alike.
+    late = SimpleNamespace(monotonic=lambda: real() + (3600 if hangs.exists() else 0))
+    monkeypatch.setattr(actor_pool, "time", late)
+    results: list[EpisodeResult] = []
+    facts = run(1, recipe(hang_once=str(hangs)), results)
+    assert facts_of(results) == undisturbed(STARTS)
+    assert facts.lost_actors == 1
+
+
+def test_a_run_that_was_broken_off_leaves_nothing_to_the_next(ray_session: None) -> None:
+    def refuse(_: list[EpisodeResult]) -> None:
+        raise StorageError("no room")
+
+    results: list[EpisodeResult] = []
+    with RolloutPool(EvaluationConfig(), 2) as pool:
+        with pytest.raises(StorageError, match="no room"):
+            pool.run(recipe(length=20), STARTS, refuse, lambda facts: None)
+        pool.run(recipe(), STARTS, results.extend, lambda facts: None)
+    assert facts_of(results) == undisturbed(STARTS)
+    assert {result.attempts for result in results} == {1}
+
+
 def test_a_pool_that_finds_no_room_says_so(ray_session: None) -> None:
     config = EvaluationConfig(cpus_per_actor=64, start_timeout_s=1.0)
-    with pytest.raises(EvaluationError, match=r"no actor has started within .* 1; expected room for 64 CPUs"):
+    with pytest.raises(
+        ClusterError,
+        match=r"started within evaluation.start_timeout_s, 1 s; expected room for 64 CPUs and 0 GPUs. The cluster has "
+        r"1 node with 2 CPUs and \d+ GPUs?, of which \d CPUs? and",
+    ):
         run(1, recipe(), [], config)
 
 
@@ -126,7 +158,7 @@ def test_actors_never_have_more_cpus_than_the_machine(ray_session: None) -> None
 def test_a_machine_without_room_for_one_actor_is_not_waited_for(ray_session: None, settings: dict[str, Any]) -> None:
     if settings.get("gpus_per_actor") and ray.cluster_resources().get("GPU"):
         pytest.skip("this machine has a GPU, and so has room")
-    with pytest.raises(EvaluationError, match=r"no actor can start here; expected room for \d+ CPUs and [\d.]+ GPUs"):
+    with pytest.raises(ClusterError, match=r"no actor can start here; expected room for \d+ CPUs? and [\d.]+ GPUs"):
         wanted_actors(EvaluationConfig(**settings), useful=9, can_grow=False)
     assert wanted_actors(EvaluationConfig(**settings), useful=2, can_grow=True) == 2
 

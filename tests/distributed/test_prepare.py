@@ -214,7 +214,7 @@ def test_a_mixture_of_different_environments_is_refused(tmp_path: Path) -> None:
 def test_a_cluster_that_does_nothing_is_given_up(tmp_path: Path) -> None:
     write_minari(tmp_path, "test/data-v0", random_episodes([5] * 5))
     with pytest.raises(
-        ClusterError, match=r"no range of episodes was read within data.timeout_s, 0.001 s; expected one"
+        ClusterError, match=r"no range of episodes was read within data.timeout_s, 0.001 s; expected room for 1 CPU and"
     ):
         prepared(tmp_path, "slow", timeout_s=0.001)
 

@@ -28,7 +28,9 @@ class Counting(gymnasium.Env[Any, Any]):
         raise_on_close: Raise when closed after an episode.
         kill_once: File that does not exist; the first process that makes a third step creates it and ends itself.
         kill_number: Number of the episode that always ends its process at its second step.
+        hang_once: File that does not exist; the first process that makes a third step creates it and hangs.
         log: Folder that gets an empty file for each episode that is begun.
+        pause_at: With `log`: episodes that may begin before the others wait for the file `open` in that folder.
         success: Report success at the last step of episodes of an even number.
         render_mode: Gymnasium's; the picture is as bright as the step's number, and twice as wide as high.
     """
@@ -47,7 +49,9 @@ class Counting(gymnasium.Env[Any, Any]):
         raise_on_close: bool = False,
         kill_once: str | None = None,
         kill_number: int | None = None,
+        hang_once: str | None = None,
         log: str | None = None,
+        pause_at: int | None = None,
         success: bool = False,
         render_mode: str | None = None,
     ) -> None:
@@ -55,7 +59,8 @@ class Counting(gymnasium.Env[Any, Any]):
         self._length, self._seconds, self._raise_at, self._success = length, seconds, raise_at, success
         self._not_finite, self._raise_on_close = not_finite, raise_on_close
         self._step, self._number = 0, 0
-        self._kill_once, self._kill_number, self._log = kill_once, kill_number, log
+        self._kill_once, self._kill_number, self._hang_once = kill_once, kill_number, hang_once
+        self._log, self._pause_at = log, pause_at
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -63,8 +68,15 @@ class Counting(gymnasium.Env[Any, Any]):
         self._ends = 1 + self._number % self._length
         if self._log:
             Path(self._log).mkdir(parents=True, exist_ok=True)
+            self._pause(Path(self._log))
             (Path(self._log) / f"{seed}-{time.time_ns()}").touch()
         return self._observation(), {}
+
+    def _pause(self, log: Path) -> None:
+        if self._pause_at is None:
+            return
+        while len(list(log.iterdir())) >= self._pause_at and not (log / "open").exists():
+            time.sleep(0.05)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._step += 1
@@ -76,6 +88,9 @@ class Counting(gymnasium.Env[Any, Any]):
         if self._step == 3 and self._kill_once and not Path(self._kill_once).exists():
             Path(self._kill_once).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._step == 3 and self._hang_once and not Path(self._hang_once).exists():
+            Path(self._hang_once).touch()
+            time.sleep(3600)
         ended = self._step >= self._ends
         info = {"success": ended and self._number % 2 == 0} if self._success else {}
         reward = math.nan if self._is_not_finite("reward") else float(action[0]) + self._step
@@ -98,6 +113,7 @@ class Counting(gymnasium.Env[Any, Any]):
         return self._not_finite == (what if self._step >= 2 else "reset")
 
 
-gymnasium.register("Counting-v0", Counting, max_episode_steps=1000)
+# Named, not passed: Minari stores the registration, and cannot store a class.
+gymnasium.register("Counting-v0", f"{__name__}:Counting", max_episode_steps=1000)
 
 SPACES = Spaces.of(Counting.observation_space, Counting.action_space)
