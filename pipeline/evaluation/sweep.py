@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from pipeline.configuration import write_atomically, write_text_atomically
-from pipeline.errors import StorageError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.config import RangeConfig, SweepConfig
 from pipeline.evaluation.summary import summarize
+from pipeline.findings import findings
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
 from pipeline.seeding import stream
@@ -74,9 +76,16 @@ def setting_key(setting: Setting) -> str:
 
 
 def applied(planning: PlanningConfig, setting: Setting) -> PlanningConfig:
-    """Returns the planning configuration with the setting's values."""
-    values = {path.partition(".")[2]: value for path, value in setting.items()}
-    return PlanningConfig.model_validate({**planning.model_dump(), **values})
+    """Returns the planning configuration with the setting's values.
+
+    Raises:
+        ConfigError: They contradict each other or the configuration's.
+    """
+    values = planning.model_dump() | {path.partition(".")[2]: value for path, value in setting.items()}
+    try:
+        return PlanningConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(findings(error, values)) from error
 
 
 def listed_settings(config: SweepConfig, root_seed: int) -> list[Setting]:
