@@ -38,7 +38,9 @@ class TrainingConfig(Config):
     gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     loss_weights: LossWeights = LossWeights()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto is bfloat16 autocast on CUDA and float32 on CPU."
+        "auto",
+        description="auto is bfloat16 autocast on CUDA and on CPUs that multiply bfloat16 (AVX-512 BF16, AMX, ARM's "
+        "BF16), else float32.",
     )
     compile: bool = Field(False, description="Compile the step with torch.compile.")
     validation_windows: int = Field(2_000, ge=1, description="Held-out windows for the validation loss, at most.")

@@ -1,11 +1,7 @@
-"""What a CUDA graph forbids, held on any machine: tensors without data have nothing that could be read back."""
-
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.decoder import Decoder
@@ -15,19 +11,10 @@ from pipeline.planning.ranking import RANKINGS
 from pipeline.planning.search import BeamSearch, SearchInputs
 from pipeline.planning.stepper import SearchShape
 from pipeline.planning.weights import Weights
+from tests.one_device import META, OneDevice
 from tests.planning.scenes import LAYOUT, random_model
 
-META, E = torch.device("meta"), 3
-
-
-class OneDevice(TorchDispatchMode):
-    """Fails where an operator is given, or makes, a tensor of another device: a copy that a graph cannot hold."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for value in tree_leaves((args, kwargs, result)):
-            assert not isinstance(value, torch.Tensor) or value.device == META, f"{function} met {value.device}"
-        return result
+E = 3
 
 
 @pytest.mark.parametrize("window", [7, 4])

@@ -10,15 +10,19 @@ from pipeline.data.shards import read_tokens
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.references.training import ReferenceStep, ReferenceTransformer, reference_windows
+from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.config import LossWeights, TrainingConfig
 from pipeline.training.loss import Targets
-from pipeline.training.step import TrainStep
-from pipeline.training.windows import ResidentWindows
+from pipeline.training.step import TrainStep, autocast_dtype
+from pipeline.training.windows import ResidentWindows, WindowBatch
 from pipeline.training.world import World
+from tests.one_device import META, OneDevice
 from tests.training.tasks import make_task
 
 MODEL = ModelConfig(layers=2, heads=2, width=16, window_transitions=4, dropout=0.0)
-CONFIG = TrainingConfig(batch_size=8, loss_weights=LossWeights(observation=1, action=5, reward=2, value=0.5))
+CONFIG = TrainingConfig(
+    batch_size=8, precision="float32", loss_weights=LossWeights(observation=1, action=5, reward=2, value=0.5)
+)
 
 
 def make_steps(tmp_path: Path, config: TrainingConfig = CONFIG):
@@ -63,6 +67,23 @@ def test_steps_change_the_model_as_the_reference_does(tmp_path: Path, accumulati
         assert torch.allclose(parameter, theirs[name], atol=2e-5), name
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_reads_nothing_back_and_stays_on_its_device(monkeypatch, accumulation: int) -> None:
+    # Fused AdamW has no kernel for tensors without data, and autocast no device.
+    monkeypatch.setattr(
+        "pipeline.training.step.make_optimizer", lambda model, config: torch.optim.SGD(model.parameters())
+    )
+    layout = TransitionLayout(2, 1, 5, (5, 3, 4, 5, 5), ("x", "y"))
+    model = TrajectoryTransformer(MODEL.model_copy(update={"dropout": 0.1}), layout).to(META)
+    step = TrainStep(model, CONFIG.model_copy(update={"accumulation_steps": accumulation}), World(device=META), 0)
+    tokens = torch.zeros(8, MODEL.window_transitions, 5, dtype=torch.uint8, device=META)
+    counted = torch.ones(8, MODEL.window_transitions, dtype=torch.bool, device=META)
+    with OneDevice():
+        result = step(WindowBatch(tokens, counted), 0, 1e-3)
+    assert result.gradient_norm.shape == ()
+    assert result.sums.shape == (3, 4)
+
+
 def test_every_parameter_learns(tmp_path: Path) -> None:
     ours, _, windows, _ = make_steps(tmp_path)
     before = {name: parameter.clone() for name, parameter in ours.model.named_parameters()}
@@ -97,3 +118,19 @@ def test_what_is_reported_of_a_step_in_bfloat16_is_not_rounded_to_it(tmp_path: P
     for sums in (ours.evaluate(batch), ours(batch, 0, 1e-3).sums):
         assert sums.dtype is torch.float32
         assert sums[2].sum() == Targets.of(batch).counted.sum() > 257
+
+
+@pytest.mark.parametrize(
+    ("precision", "abilities", "expected"),
+    [
+        ("auto", {"avx512_bf16": True}, torch.bfloat16),
+        ("auto", {"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ("auto", {"avx2": True}, None),
+        ("float32", {"avx512_bf16": True}, None),
+        ("bfloat16", {"avx2": True}, torch.bfloat16),
+    ],
+)
+def test_a_processor_that_multiplies_bfloat16_trains_in_it(monkeypatch, precision, abilities, expected) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
+    assert autocast_dtype(TrainingConfig(precision=precision), torch.device("cpu")) is expected
+    assert autocast_dtype(TrainingConfig(), torch.device("cuda")) is torch.bfloat16
