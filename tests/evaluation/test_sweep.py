@@ -79,6 +79,11 @@ def test_a_setting_replaces_only_its_own_values() -> None:
     assert applied(planning, {"planning.horizon": 9}) == PlanningConfig(beam_width=7, horizon=9)
 
 
+def test_a_setting_that_contradicts_the_configuration_is_told_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"^planning\.plan_every is 4; expected at most planning\.horizon, 3"):
+        applied(PlanningConfig(horizon=3), {"planning.plan_every": 4})
+
+
 def test_the_best_full_setting_is_chosen_and_the_front_has_what_nothing_beats(make_result: Make) -> None:
     rows = sweep_table(entries(make_result), CONFIG)
     assert [row.mean_return for row in rows] == [2.0, 9.0, 6.0, 50.0]
