@@ -65,12 +65,16 @@ def run(options: TrainBenchmark) -> dict[str, Any]:
     same = _same_loss(options, device, batch_size)
     task = _Task(options, device, batch_size, options.dropout)
     ours, reference = task.ours(), task.reference
-    _measure(ours, task, 1)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    _measure(ours, task, task.batches(1))
+    # Before the reference's first step of this size: a process's memory is counted from its start.
     peak_gib = memory_gib(device)
-    _measure(reference, task, 1)
-    pairs = [
-        (_measure(ours, task, options.steps), _measure(reference, task, options.steps)) for _ in range(options.repeats)
-    ]
+    _measure(reference, task, task.batches(1))
+    pairs = []
+    for _ in range(options.repeats):
+        batches = task.batches(options.steps)
+        pairs.append((_measure(ours, task, batches), _measure(reference, task, batches)))
     seconds, theirs = statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
     flops = model_flops_per_token(task.step.model)
     return {
@@ -116,9 +120,9 @@ class _Task:
         self.step = TrainStep(ours, config, World(device=device), 0)
         self.reference = ReferenceStep(theirs, episodes, model.window_transitions, config)
 
-    def starts(self) -> NDArray[np.int64]:
-        """Returns random start indices of one batch."""
-        return self._rng.integers(0, self.windows.num_starts, self._batch_size)
+    def batches(self, count: int) -> list[NDArray[np.int64]]:
+        """Returns the random start indices of some batches."""
+        return [self._rng.integers(0, self.windows.num_starts, self._batch_size) for _ in range(count)]
 
     def ours(self) -> Callable[[NDArray[np.int64]], object]:
         """Returns our step, from start indices to the updated model."""
@@ -128,7 +132,7 @@ class _Task:
 def _same_loss(options: TrainBenchmark, device: torch.device, batch_size: int) -> bool:
     plain = options.model_copy(update={"precision": "float32", "compile": False})
     task = _Task(plain, device, min(batch_size, 16), dropout=0.0)
-    starts = task.starts()
+    (starts,) = task.batches(1)
     targets = Targets.of(task.windows.gather(starts))
     with torch.no_grad():
         weighted, _ = task.step.loss(task.step.model(targets.inputs), targets)
@@ -137,9 +141,8 @@ def _same_loss(options: TrainBenchmark, device: torch.device, batch_size: int) -
     return bool(torch.isclose(ours, theirs, rtol=1e-5))
 
 
-def _measure(step: Callable[[Any], object], task: _Task, steps: int) -> float:
+def _measure(step: Callable[[Any], object], task: _Task, batches: list[NDArray[np.int64]]) -> float:
     """Returns the seconds of one step; the device has finished all of them."""
-    batches = [task.starts() for _ in range(steps)]
     if task.device.type == "cuda":
         torch.cuda.synchronize(task.device)
     started = task.clock()
@@ -147,4 +150,4 @@ def _measure(step: Callable[[Any], object], task: _Task, steps: int) -> float:
         step(starts)
     if task.device.type == "cuda":
         torch.cuda.synchronize(task.device)
-    return (task.clock() - started) / steps
+    return (task.clock() - started) / len(batches)

@@ -1,9 +1,37 @@
+import pytest
+import torch
+
 from pipeline.benchmarks.train import TrainBenchmark, run
+from pipeline.references.training import ReferenceStep
+
+SMALL = {"device": "cpu", "batch_size": 2, "repeats": 1, "steps": 1}
 
 
 def test_the_benchmark_checks_the_loss_and_reports_every_key() -> None:
-    result = run(TrainBenchmark(device="cpu", batch_size=2, repeats=1, steps=1))
+    result = run(TrainBenchmark(**SMALL, precision="float32"))
     assert result["same_loss"] is True
     wanted = {"benchmark", "setting", "device", "tokens_per_second", "reference_tokens_per_second", "ratio"}
     assert wanted | {"utilisation", "peak_gib"} <= result.keys()
     assert (result["batch_size"], result["precision"], result["ratios"]) == (2, "float32", [result["ratio"]])
+
+
+def test_another_loss_than_the_references_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ReferenceStep.loss
+    monkeypatch.setattr(ReferenceStep, "loss", lambda self, starts: 1.001 * plain(self, starts))
+    assert run(TrainBenchmark(**SMALL))["same_loss"] is False
+
+
+def test_both_steps_get_the_same_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    plain = ReferenceStep.__call__
+    monkeypatch.setattr(
+        ReferenceStep, "__call__", lambda self, starts: seen.append(list(starts)) or plain(self, starts)
+    )
+    monkeypatch.setattr(
+        "pipeline.benchmarks.train._Task.ours", lambda task: lambda starts: seen.append(list(starts)) or torch.zeros(())
+    )
+    run(TrainBenchmark(**SMALL | {"repeats": 2}))
+    ours, theirs = seen[2::2], seen[3::2]
+    assert len(ours) == 2
+    assert ours == theirs
+    assert ours[0] != ours[1]

@@ -1,0 +1,78 @@
+"""The training step where there is a GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.benchmarks.train import TrainBenchmark, run
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.tokens.layout import TransitionLayout
+from pipeline.training.config import TrainingConfig
+from pipeline.training.step import TrainStep
+from pipeline.training.windows import WindowBatch
+from pipeline.training.world import World
+from tests.training.tasks import MODEL
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: training on a GPU is not tested here"),
+]
+LAYOUT = TransitionLayout.plain(2, 1, 10)
+
+
+def batch() -> WindowBatch:
+    tokens = np.random.default_rng(0).integers(10, size=(8, MODEL.window_transitions, LAYOUT.transition_dim))
+    counted = torch.ones(8, MODEL.window_transitions, dtype=torch.bool, device="cuda")
+    return WindowBatch(torch.from_numpy(tokens.astype(np.uint8)).cuda(), counted)
+
+
+def make_step(**training: object) -> TrainStep:
+    torch.manual_seed(0)
+    model = TrajectoryTransformer(MODEL, LAYOUT).cuda()
+    return TrainStep(model, TrainingConfig(batch_size=8, **training), World(device=torch.device("cuda")), 0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_never_waits_for_the_gpu(precision: str) -> None:
+    step, windows = make_step(precision=precision), batch()
+    step(windows, 0, 1e-3)  # loads kernels and makes the optimizer's state
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        result = step(windows, 1, 1e-3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(result.gradient_norm)
+
+
+def test_a_step_is_that_of_the_cpu_before_rounding() -> None:
+    model = MODEL.model_copy(update={"dropout": 0.0})
+    torch.manual_seed(0)
+    here = TrajectoryTransformer(model, LAYOUT)
+    there = TrajectoryTransformer(model, LAYOUT).cuda()
+    there.load_state_dict(here.state_dict())
+    config, windows = TrainingConfig(batch_size=8, precision="float32"), batch()
+    theirs = TrainStep(there, config, World(device=torch.device("cuda")), 0)(windows, 0, 1e-3)
+    ours = TrainStep(here, config, World(), 0)(WindowBatch(windows.tokens.cpu(), windows.counted.cpu()), 0, 1e-3)
+    assert theirs.gradient_norm.item() == pytest.approx(ours.gradient_norm.item(), rel=1e-4)
+    torch.testing.assert_close(theirs.sums.cpu(), ours.sums, rtol=1e-4, atol=0)
+
+
+def test_a_compiled_step_learns() -> None:
+    step, windows = make_step(compile=True), batch()
+    losses = [float(step(windows, number, 3e-3).sums[0].sum()) for number in range(20)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_optimizers_state_comes_back_to_the_gpu() -> None:
+    step, windows = make_step(), batch()
+    step(windows, 0, 1e-3)
+    state = step.optimizer.state_dict()
+    again = make_step()
+    again.optimizer.load_state_dict(state)
+    assert {value.device.type for entry in again.optimizer.state.values() for value in entry.values()} == {"cuda"}
+    again(windows, 1, 1e-3)
+
+
+def test_the_benchmark_agrees_with_the_reference_on_a_gpu() -> None:
+    assert run(TrainBenchmark(device="cuda", batch_size=2, repeats=1, steps=1))["same_loss"]
