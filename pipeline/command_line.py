@@ -1,8 +1,7 @@
-"""The command line of every job: YAML files and overrides in, one validated experiment out, errors in plain words."""
+"""The life of a job: its experiment from the command line, the record of its settings, its ending in plain words."""
 
-import argparse
 import contextlib
-import re
+import errno
 import shlex
 import shutil
 import signal
@@ -10,23 +9,30 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
-import jsonargparse
 import yaml
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
-from pipeline.configuration import Config, write_text_atomically
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.configuration import write_text_atomically
+from pipeline.errors import PipelineError, StorageError
 from pipeline.experiment import Experiment, as_made
-from pipeline.findings import findings, unknown
+from pipeline.options import parse
 from pipeline.run_folder import RunFolder
-
-Settings = TypeVar("Settings", bound=Config)
 
 USER_ERROR = 2
 """Exit status for what a user can put right, as argparse's own."""
+
+_STORAGE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ESTALE,
+}
+"""What the file system says of places that are full, closed, read-only, no folders or gone; else it is a defect."""
 
 
 def job(main: Callable[[Experiment, RunFolder], None], description: str | None) -> None:
@@ -40,6 +46,15 @@ def job(main: Callable[[Experiment, RunFolder], None], description: str | None) 
         run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
         with _recorded(experiment, run):
             main(experiment, run)
+
+
+def parse_experiment(description: str | None, arguments: list[str]) -> Experiment:
+    """Returns the experiment that a job's `arguments` describe.
+
+    Raises:
+        ConfigError: As `parse` says.
+    """
+    return parse(Experiment(), description, arguments)
 
 
 @contextlib.contextmanager
@@ -65,51 +80,29 @@ def plain_endings() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        _end(_storage_error(error))
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        _end(error)
     except KeyboardInterrupt as interrupt:
         command = shlex.join(["python", *sys.argv])
         print(f"\nStopped; what is done is kept. Go on with: {command}", file=sys.stderr)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
 
 
-def parse_experiment(description: str | None, arguments: list[str]) -> Experiment:
-    """Returns the experiment that a job's `arguments` describe.
-
-    Raises:
-        ConfigError: As `parse` says.
-    """
-    return parse(Experiment(), description, arguments)
+def _end(error: PipelineError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(USER_ERROR)
 
 
-def parse(defaults: Settings, description: str | None, arguments: list[str]) -> Settings:
-    """Returns `defaults` with what `arguments` say: `--config` files merged left to right, then overrides.
-
-    Raises:
-        ConfigError: An unknown key, a wrong type, a value out of range, or a rule between settings is broken.
-    """
-    parser = jsonargparse.ArgumentParser(
-        description=description,
-        formatter_class=_Help,
-        exit_on_error=False,
-        allow_abbrev=False,
-        usage="%(prog)s [--config FILE ...] [--SECTION.SETTING VALUE ...]",
+def _storage_error(error: OSError) -> StorageError:
+    """Returns, in plain words, what the file system said to whichever stage wrote at that moment."""
+    return StorageError(
+        f"the file system refused: {error}; expected places that can be read and written, with room. Give another "
+        "--runs or put that one right, and run the same command again: what is done is kept."
     )
-    parser.add_argument(
-        "--config", action=jsonargparse.ActionConfigFile, help="YAML file of settings; later files win over earlier."
-    )
-    _add_settings(parser, defaults, "")
-    _check_files(arguments)
-    try:
-        values = parser.parse_args(arguments).as_dict()
-    except jsonargparse.ArgumentError as error:
-        raise ConfigError(_plain_words(str(error))) from error
-    values.pop("config")
-    try:
-        return type(defaults).model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(findings(error, values)) from error
 
 
 def write_config(experiment: Experiment, run: RunFolder) -> None:
@@ -123,88 +116,3 @@ class _Terminated(KeyboardInterrupt):
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise _Terminated
-
-
-class _Help(jsonargparse.DefaultHelpFormatter):
-    """Keeps the job's own lines as they are written, and adds nothing to what the settings say of themselves."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:  # noqa: ARG002 (the base class passes it)
-        return "\n".join(indent + line for line in text.strip().splitlines())
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help or ""
-
-
-def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix: str) -> None:
-    """Adds one option for each setting, section by section.
-
-    The options take any value: pydantic alone judges them, so that YAML and command line give the same errors.
-    """
-    group = parser.add_argument_group(prefix.rstrip(".") or "run", (type(defaults).__doc__ or "").split("\n")[0])
-    for name, field in type(defaults).model_fields.items():
-        default = getattr(defaults, name)
-        if isinstance(default, Config):
-            _add_settings(parser, default, f"{prefix}{name}.")
-            continue
-        plain = defaults.model_dump(mode="json")[name]
-        shown = "null" if plain is None else plain
-        # A switch may stand without its value: `--sweep` is `--sweep true`.
-        switch: dict[str, Any] = {"nargs": "?", "const": True} if field.annotation is bool else {}
-        group.add_argument(
-            f"--{prefix}{name}",
-            type=Any,
-            default=plain,
-            metavar="VALUE",
-            **switch,
-            help=f"{field.description} ({_rule(field)}; default {shown})".replace("%", "%%"),
-        )
-
-
-def _rule(field: FieldInfo) -> str:
-    """Returns the type and the range of a setting, for example `int >= 1`."""
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
-    kind = re.sub(r"typing\.|pipeline\.[\w.]+\.", "", kind)
-    bounds = [
-        f"{sign} {getattr(mark, name)}"
-        for mark in field.metadata
-        for name, sign in signs.items()
-        if hasattr(mark, name)
-    ]
-    return " ".join([kind, ", ".join(bounds)]).strip()
-
-
-def _check_files(arguments: list[str]) -> None:
-    """Checks that every `--config` file that exists is YAML and holds settings.
-
-    Raises:
-        ConfigError: One is not; jsonargparse would say so too, but not of which file.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    # That its value is missing, or names no file, is told by the job's own parser.
-    parser.add_argument("--config", action="append", default=[], type=Path, nargs="?")
-    paths = parser.parse_known_args(arguments)[0].config
-    for path in (path for path in paths if path and path.is_file()):
-        try:
-            content = yaml.safe_load(path.read_bytes())
-        except yaml.MarkedYAMLError as error:
-            place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-            raise ConfigError(f"{path}{place} is not YAML: {error.problem}; expected settings by section.") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not YAML ({error}); expected settings by section.") from error
-        if not isinstance(content, dict) or all(value is None for value in content.values()):
-            raise ConfigError(
-                f"{path} holds no settings; expected some by section, such as `planning: {{horizon: 5}}`."
-            )
-
-
-def _plain_words(message: str) -> str:
-    """Returns what jsonargparse says of an option or a file that it does not know, in the house's form."""
-    group = re.search(r"Group '([^']*)' does not accept option '([^']+)'", message)
-    if group:
-        return unknown(f"{group[1]}.{group[2]}")
-    file = re.search(r"File does not exist: '([^']*)'", message)
-    if file:
-        return f"--config is {file[1]!r}; expected a YAML file that exists. configs/ has examples."
-    option = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^ =]+)", message)
-    return unknown(option[1] or option[2]) if option else message

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.conftest import REPOSITORY
 
 # A package may import from its own rank and from lower ones.
 RANKS = [
@@ -32,7 +32,7 @@ RANKS = [
     {"evaluation"},
     {"reporting"},
     {"experiment"},
-    {"command_line"},
+    {"options", "command_line"},
     {"distributed"},
     {"benchmarks"},
 ]
