@@ -17,6 +17,7 @@ _LEVELS = 2**16
 _BITS = {2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # the tracer would go into Numba's own compiler, and fail
 def scaled_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Tensor:
     """Returns zeros with `probability`, rounded to 1 / 65536, and what keeps the mean at 1 elsewhere, on the CPU."""
     # Imported where it is needed: a GPU machine does without the compiler that it brings.
@@ -50,4 +51,5 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.probability)
-        return x * scaled_mask(x.shape, self.probability, x.dtype)
+        mask: Tensor = scaled_mask(x.shape, self.probability, x.dtype)
+        return x * mask

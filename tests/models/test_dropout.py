@@ -3,8 +3,11 @@ import pytest
 import torch
 
 from pipeline.models.block import _unfused_attention, attention
+from pipeline.models.config import ModelConfig
 from pipeline.models.dropout import Dropout, scaled_mask
 from pipeline.models.kernels import draw_mask
+from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.tokens.layout import TransitionLayout
 
 
 def test_elements_are_dropped_at_the_rate_and_the_rest_keeps_the_mean() -> None:
@@ -121,3 +124,18 @@ def test_places_and_seeds_are_independent() -> None:
     pairs += [(masks[0][:-lag], masks[0][lag:]) for lag in (1, 2, 8, 2**15, 2**17)]
     # Means of 131 000 to 262 000 products of random signs; 5 standard errors.
     assert max(abs((a * b).mean()) for a, b in pairs) < 5 / 2**8.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_with_dropout_can_be_compiled(dtype: torch.dtype) -> None:
+    """The tracer alone, without a C++ compiler: the masks are drawn as without it."""
+    config = ModelConfig(layers=1, heads=2, width=8, window_transitions=2, dropout=0.2)
+    model = TrajectoryTransformer(config, TransitionLayout.plain(2, 1, 5))
+    tokens, gradients = torch.zeros(2, 9, dtype=torch.long), []
+    for forward in (model, torch.compile(model, backend="eager")):
+        torch.manual_seed(0)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            forward(tokens).float().square().sum().backward()
+        gradients.append(model.token_embedding.weight.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1])
