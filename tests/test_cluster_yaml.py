@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-CLUSTER = Path(__file__).resolve().parent.parent / "cluster.yaml"
+from tests.conftest import REPOSITORY
+
+CLUSTER = REPOSITORY / "cluster.yaml"
 
 
 @pytest.fixture
@@ -55,6 +58,23 @@ def test_every_ray_process_asks_for_the_token_and_the_dashboard_stays_on_loopbac
 def test_the_nodes_get_what_the_autoscaler_needs_for_the_provider(cluster: dict[str, Any]) -> None:
     assert cluster["provider"]["type"] == "aws"
     assert any("pip install" in line and "boto3" in line.split() for line in cluster["setup_commands"])
+
+
+def test_the_shared_storage_is_mounted_once_its_lines_are_uncommented() -> None:
+    lines = CLUSTER.read_text().splitlines()
+    text = "\n".join(line.replace("  # - ", "  - ") for line in lines)
+    cluster = yaml.safe_load(text)
+    validate_config(prepare_config(copy.deepcopy(cluster)))
+    commands = cluster["setup_commands"]
+    update, nfs, mount = (
+        next(place for place, command in enumerate(commands) if words in command)
+        for words in ("apt-get update", "install --yes --quiet nfs-common", "mount -t nfs4")
+    )
+    assert update < nfs < mount
+    assert min(place for place, command in enumerate(commands) if "apt-get install" in command) > update
+    runs = re.search(r"--runs (/\S+)", text)
+    assert runs is not None
+    assert runs[1].startswith(commands[mount].split()[-1])
 
 
 def test_the_readme_brings_what_ray_up_needs_before_it() -> None:

@@ -39,5 +39,11 @@ _IN_PLACE = _EVERYWHERE | {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
-for _name, _value in (QUIET if "RAY_ADDRESS" in os.environ else _IN_PLACE).items():
+
+def cluster_address() -> str | None:
+    """Returns RAY_ADDRESS, the cluster that this process joins; None where it is unset or empty."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
+for _name, _value in (QUIET if cluster_address() else _IN_PLACE).items():
     os.environ.setdefault(_name, _value)

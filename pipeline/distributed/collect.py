@@ -17,6 +17,7 @@ from pipeline.configuration import claim_folder
 from pipeline.distributed.actor_pool import ActorPool, Limit, Terms
 from pipeline.distributed.room import actors_to_start, cpus_there
 from pipeline.distributed.session import joins_cluster
+from pipeline.distributed.shared_storage import require_shared
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import DataError
 from pipeline.exclusive import exclusive
@@ -58,7 +59,8 @@ class CollectorActor:
         self._collector = Collector(environment, config.behaviours, seed, folder)
 
     def ready(self) -> bool:
-        """Answers once the process has started."""
+        """Answers once the process has started, if its node sees the runs."""
+        require_shared()
         return True
 
     def collect(self, chunk: int, size: int, path: str) -> CollectedChunk:

@@ -13,6 +13,7 @@ from ray.data.block import Block, BlockMetadata
 from pipeline.data.index import EpisodeIndex, read_episodes
 from pipeline.data.sources import Source
 from pipeline.distributed.room import no_room
+from pipeline.distributed.shared_storage import require_shared
 from pipeline.distributed.waiting import within
 from pipeline.errors import ClusterError, PipelineError
 from pipeline.records import Episode
@@ -108,6 +109,7 @@ def _unread(seconds: float) -> ClusterError:
 def _reduced(sources: Sequence[Source], part: EpisodeRange, reduce: Reduce) -> Iterable[Block]:
     content, error, kind = b"", "", ""
     try:
+        require_shared()
         content = reduce(part.index, read_episodes(sources, part.index), part.number)
     except PipelineError as caught:
         error, kind = str(caught), type(caught).__name__

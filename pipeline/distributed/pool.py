@@ -14,6 +14,7 @@ import torch
 
 from pipeline.distributed.actor_pool import ActorPool, Limit, Terms
 from pipeline.distributed.room import actors_to_start
+from pipeline.distributed.shared_storage import require_shared
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
@@ -45,7 +46,8 @@ class RolloutActor:
         self._batch: EpisodeBatch | None = None
 
     def ready(self) -> bool:
-        """Answers once the process has started."""
+        """Answers once the process has started, if its node sees the runs."""
+        require_shared()
         return True
 
     def advance(self, recipe: MethodRecipe, starts: list[EpisodeStart], seconds: float) -> Advance:

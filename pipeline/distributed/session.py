@@ -1,7 +1,6 @@
 """Starts Ray in place, or joins the cluster that RAY_ADDRESS names."""
 
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from collections.abc import Iterator
 import ray
 import ray.data
 
-from pipeline.distributed import QUIET
-from pipeline.distributed.shared_storage import require_shared
+from pipeline.distributed import QUIET, cluster_address
+from pipeline.distributed.shared_storage import shared
 from pipeline.errors import ClusterError
 
 CONNECT_SECONDS = 10.0
@@ -24,53 +23,67 @@ def session(runs: str | None = None) -> Iterator[None]:
     (as inside `ray job submit`): joins that cluster and leaves it running. Inside another session: that one.
 
     Args:
-        runs: The configured folder of the runs, which all nodes of a cluster that is joined must see; None asks nobody.
+        runs: The configured folder of the runs, which all nodes of a cluster that is joined must see: they look for a
+            file that is there while the block runs (`require_shared`). None for a session that writes nothing.
 
     Raises:
-        ClusterError: RAY_ADDRESS names a cluster that does not answer, or that wants another token; or its nodes do not
-            see `runs`.
+        ClusterError: RAY_ADDRESS names no cluster that answers and takes this token; or `runs` is not absolute there.
         StorageError: `runs` cannot be written.
     """
     if ray.is_initialized():
         yield
         return
-    handler = signal.getsignal(signal.SIGTERM)
-    _start()
-    if callable(handler):
-        # Ray takes SIGTERM for itself and ends the process at once; the job's own handler keeps what is done.
-        signal.signal(signal.SIGTERM, handler)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # Ray Data yields blocks in the order in which they finish unless told otherwise; ours must not depend on timing.
-    context.execution_options.preserve_order = True
-    try:
-        if runs is not None and joins_cluster():
-            require_shared(runs)
+    with contextlib.ExitStack() as stack:
+        variables = stack.enter_context(shared(runs)) if runs is not None and joins_cluster() else {}
+        handler = signal.getsignal(signal.SIGTERM)
+        _start(variables)
+        stack.callback(ray.shutdown)
+        if callable(handler):
+            # Ray takes SIGTERM for itself and ends the process at once; the job's own handler keeps what is done.
+            signal.signal(signal.SIGTERM, handler)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        # Ray Data yields blocks in the order in which they finish unless told otherwise; ours must not depend on that.
+        context.execution_options.preserve_order = True
         yield
-    finally:
-        ray.shutdown()
 
 
 def joins_cluster() -> bool:
     """Whether this job joins a cluster of several nodes, or of nodes that are started on demand: RAY_ADDRESS is set."""
-    return "RAY_ADDRESS" in os.environ
+    return cluster_address() is not None
 
 
-def _start() -> None:
-    address = os.environ.get("RAY_ADDRESS")
+def _start(variables: dict[str, str]) -> None:
+    """Starts Ray, or joins it; `variables` go to the processes of a cluster, which do not inherit this one's."""
+    address = cluster_address()
     if address is None:
         ray.init(address="local", logging_level="warning")
         return
+    _check_kind(address)
     try:
         _check_reachable(address)
-        # Processes of a running cluster do not inherit this driver's environment.
-        ray.init(logging_level="warning", runtime_env={"env_vars": QUIET})
-    except (OSError, RuntimeError, ray.exceptions.RaySystemError) as error:
+        ray.init(logging_level="warning", runtime_env={"env_vars": QUIET | variables})
+    except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
-            f"RAY_ADDRESS is {address!r}; expected a running Ray cluster ({error}). "
-            "Unset it to start Ray in place; with token authentication on, set RAY_AUTH_MODE=token."
+            f"RAY_ADDRESS is {address!r}; expected a running Ray cluster ({str(error).partition('. ')[0]}). Unset it "
+            "to start Ray in place; with token authentication on, set RAY_AUTH_MODE=token, and give the cluster's "
+            "token in RAY_AUTH_TOKEN or ~/.ray/auth_token."
         ) from error
+
+
+def _check_kind(address: str) -> None:
+    """Raises ClusterError for what Ray takes as an address and this pipeline does not."""
+    if address == "local":
+        raise ClusterError(
+            "RAY_ADDRESS is 'local', which would start a cluster that listens beyond this machine; expected the "
+            "address of a running cluster, host:port. Unset it to start Ray in place."
+        )
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"RAY_ADDRESS is {address!r}, an address of Ray Client; expected that of the cluster itself, host:port: "
+            "the job's driver writes to storage that the nodes see, so it runs among them. Use `ray job submit`."
+        )
 
 
 def _check_reachable(address: str) -> None:

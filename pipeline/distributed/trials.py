@@ -23,6 +23,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from pipeline.configuration import write_text_atomically
 from pipeline.distributed.evaluate import episode_starts
 from pipeline.distributed.pool import rollout_terms
+from pipeline.distributed.shared_storage import require_shared
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
@@ -77,6 +78,7 @@ class SettingTrial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
         """Begins in a new process."""
+        require_shared()
         torch.set_num_threads(plan.evaluation.cpus_per_actor)
         self._plan = plan
         self.reset_config(config)

@@ -8,25 +8,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.distributed.session import session
+from pipeline.distributed.session import joins_cluster, session
+from tests.distributed.processes import descendants
 
 pytestmark = pytest.mark.ray
 
 LISTENING = "0A"
 LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
-
-
-def descendants(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except (ValueError, OSError):  # not a process, or one that just ended
-            continue
-    found = {root}
-    while new := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= new
-    return found
 
 
 def listening_addresses(pids: set[int]) -> set[str]:
@@ -48,7 +36,7 @@ def listening_addresses(pids: set[int]) -> set[str]:
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="lists sockets from /proc, which only Linux has")
 def test_no_socket_of_ray_is_open_beyond_loopback(ray_session: None) -> None:
-    addresses = listening_addresses(descendants(os.getpid()))
+    addresses = listening_addresses({os.getpid(), *descendants(os.getpid(), "")})
     assert addresses, "found no socket of Ray at all"
     assert addresses <= set(LOOPBACK)
 
@@ -60,21 +48,52 @@ def test_a_session_inside_a_session_is_the_same_one(ray_session: None) -> None:
     assert ray.is_initialized()
 
 
-def test_a_session_started_in_place_writes_nothing_into_the_home_folder(ray_session: None) -> None:
-    assert not (Path(os.environ["HOME"]) / ".ray" / "auth_token").exists()
+JOB = """
+from pipeline.command_line import plain_endings
+with plain_endings():
+    from pipeline.distributed.session import session
+    with session():
+        pass
+"""
 
 
-def test_an_address_where_no_cluster_is_ends_in_one_sentence() -> None:
-    code = (
-        "from pipeline.command_line import plain_endings\n"
-        "with plain_endings():\n"
-        "    from pipeline.distributed.session import session\n"
-        "    with session():\n"
-        "        pass\n"
+def run_session(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Starts and ends a session in a process that inherits no setting of Ray's."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.run(
+        [sys.executable, "-c", JOB],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+
+
+def test_a_session_started_in_place_writes_nothing_into_the_home_folder(tmp_path: Path) -> None:
+    # An empty address is none: as a cluster's it would leave Ray open to the network, with a token in the home folder.
+    run = run_session(HOME=str(tmp_path), RAY_ADDRESS="")
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_an_empty_address_joins_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert not joins_cluster()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert joins_cluster()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "expected a running Ray cluster"),
+        ("local", "which would start a cluster that listens beyond this machine; expected the address of a running"),
+        ("ray://127.0.0.1:10001", "an address of Ray Client; expected that of the cluster itself"),
+    ],
+)
+def test_an_address_that_cannot_be_joined_ends_in_one_sentence(address: str, message: str) -> None:
+    run = run_session(RAY_ADDRESS=address)
     assert run.returncode == 2, run.stderr
-    assert "RAY_ADDRESS is '127.0.0.1:1'; expected a running Ray cluster" in run.stderr
+    assert run.stderr.startswith(f"error: RAY_ADDRESS is {address!r}")
+    assert message in run.stderr

@@ -2,11 +2,14 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
+from tests.distributed.test_session import JOB
+
 TINY = Path(__file__).with_name("tiny.yaml")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -37,3 +40,23 @@ def test_a_job_without_the_token_is_turned_away(cluster: dict[str, str]) -> None
     run = subprocess.run(command.split(), env=stranger, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode != 0
     assert "authentication" in (run.stdout + run.stderr).lower()
+
+
+@pytest.mark.parametrize("token", ["0" * 64, None])
+def test_a_driver_without_the_token_is_told_so(cluster: dict[str, str], token: str | None) -> None:
+    stranger = {**cluster, "RAY_AUTH_TOKEN": token} if token else {**cluster}
+    if token is None:
+        del stranger["RAY_AUTH_TOKEN"]
+    run = subprocess.run(
+        [sys.executable, "-c", JOB],
+        env=stranger,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert f"error: RAY_ADDRESS is {cluster['RAY_ADDRESS']!r}; expected a running Ray cluster" in run.stderr
+    assert "give the cluster's token in RAY_AUTH_TOKEN" in run.stderr
+    assert "Traceback" not in run.stderr
