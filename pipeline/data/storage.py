@@ -50,6 +50,11 @@ class Folder:
         """The location for people: without the credentials that a URI may hold."""
         return re.sub("//[^/@]*@", "//", self.location)
 
+    @property
+    def local(self) -> Path | None:
+        """Its path where it lies on a disk or a mount of this machine, else None."""
+        return Path(self._path) if isinstance(self._filesystem, fs.LocalFileSystem) else None
+
     def exists(self, name: str) -> bool:
         """Whether the file `name` is there."""
         try:

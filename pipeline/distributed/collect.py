@@ -94,8 +94,8 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
         "environment": experiment.environment.identity(),
         "collect": config.identity(),
     }
-    claim_folder(run.behaviour, identity, "behaviour")
     with exclusive(run.behaviour, "collection"), Progress("collect", total=config.steps, unit="steps") as progress:
+        claim_folder(run.behaviour, identity, "behaviour")
         if dataset_folder(run.behaviour, config.dataset_id).exists():
             # Left where the process was killed between publishing the data set and removing its parts.
             shutil.rmtree(run.behaviour_parts, ignore_errors=True)

@@ -55,10 +55,10 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     stores = {method: EpisodeStore(run.episodes(method)) for method in recipes}
     check_environment(experiment.environment, manifest.spaces)
     identities = {method: _identity(experiment, recipe) for method, recipe in recipes.items()}
-    for method, identity in identities.items():
-        claim_folder(stores[method].folder, identity, f"episodes of {method}")
     total = config.episodes * len(recipes)
     with exclusive(run.evaluation, "evaluation"), Progress("evaluate", total, "episodes") as progress:
+        for method, identity in identities.items():
+            claim_folder(stores[method].folder, identity, f"episodes of {method}")
         failures = _run_missing(experiment, recipes, stores, progress)
         missing = sum(len(store.missing(config.episodes)) for store in stores.values())
         lost = f", {missing} of them missing," if missing else ""

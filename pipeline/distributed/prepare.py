@@ -70,8 +70,8 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
     """
     config = experiment.data
     location = run.shards_at(config.output)
-    _claim(experiment, run, Folder(location))
-    with exclusive(run.shards, "preparation"), Progress("prepare", unit="steps") as progress:
+    with _held(run, Folder(location)), Progress("prepare", unit="steps") as progress:
+        _claim(experiment, run, Folder(location))
         finished = _finished_manifest(Folder(location))
         if finished is not None:
             progress.finish(f"{finished.totals.steps:,} steps are there already")
@@ -238,6 +238,15 @@ def _identity(experiment: Experiment) -> dict[str, object]:
     return identity
 
 
+@contextlib.contextmanager
+def _held(run: RunFolder, folder: Folder) -> Iterator[None]:
+    """Holds the run's shards, and where they go elsewhere on a disk that place too: other runs may name it as well."""
+    with contextlib.ExitStack() as stack:
+        for path in {run.shards.resolve(), (folder.local or run.shards).resolve()}:
+            stack.enter_context(exclusive(path, "preparation"))
+        yield
+
+
 def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
     """Marks the run's shards, and where they go elsewhere that place too, as made from this configuration."""
     identity = _identity(experiment)
@@ -246,9 +255,9 @@ def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
         return
     if folder.exists(IDENTITY):
         require_same(folder, yaml.safe_load(folder.read(IDENTITY)), identity, "token shards")
-    elif folder.names():
+    elif strangers := [name for name in folder.names() if not name.startswith(".")]:
         raise RunFolderError(
-            f"data.output is '{folder}', which holds {folder.names()[0]!r} but no {IDENTITY}; expected an empty "
+            f"data.output is '{folder}', which holds {strangers[0]!r} but no {IDENTITY}; expected an empty "
             "place, or token shards of this configuration."
         )
     else:

@@ -59,8 +59,8 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
         manifest.spaces,
         checkpoint,
     )
-    claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
     with exclusive(run.sweep, "sweep"), Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
+        claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
         errors: list[Exception] = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
         rows = _write_results(experiment, run, str(checkpoint))
         progress.finish(f"{len(rows)} settings in {run.sweep}")

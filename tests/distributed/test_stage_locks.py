@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.configuration import IDENTITY
 from pipeline.distributed.collect import collect
 from pipeline.distributed.evaluate import evaluate
 from pipeline.distributed.prepare import prepare
@@ -40,3 +41,14 @@ def test_a_stage_that_another_job_runs_is_refused(tmp_path: Path, stage: Stage, 
     told = pytest.raises(RunFolderError, match=rf"{folder} is written by the {noun} of process .*; expected one {noun}")
     with exclusive(run.root / folder, noun), told:
         stage(entire, run)
+    assert not list((run.root / folder).rglob(IDENTITY)), "it claimed a folder that another job may be about to claim"
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_two_runs_do_not_write_shards_into_one_folder_at_a_time(tmp_path: Path, scheme: str) -> None:
+    data = {"sources": [{"id": "test/data-v0", "root": str(tmp_path)}], "output": f"{scheme}{tmp_path}/shared"}
+    entire, run = experiment(tmp_path, "second", data=data)
+    told = pytest.raises(RunFolderError, match="shared is written by the preparation of process")
+    with exclusive(tmp_path / "shared", "preparation"), told:
+        prepare(entire, run)
+    assert not (tmp_path / "shared" / IDENTITY).exists()
