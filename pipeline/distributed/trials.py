@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.configuration import write_text_atomically
 from pipeline.distributed.evaluate import episode_starts
 from pipeline.distributed.pool import rollout_terms
 from pipeline.distributed.shared_storage import require_shared
-from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
 from pipeline.evaluation.results import EpisodeStore
@@ -196,17 +197,11 @@ def _search(plan: TrialPlan) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns Tune's parameter space and the settings of its TuneConfig that say how it is searched."""
     if plan.config.search != "optuna":
         return {"setting": tune.grid_search(listed_settings(plan.config, plan.seed))}, {}
-    try:
-        import optuna
-        from ray.tune.search.optuna import OptunaSearch
-    except ImportError as error:
-        raise ConfigError(
-            "sweep.search is 'optuna'; expected Optuna to be installed. Run pip install optuna, or choose random."
-        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # What an earlier run tried comes first: its trials read their episodes and tell Optuna what they gave.
     tried = [{f"setting/{path}": value for path, value in setting.items()} for setting in tried_settings(plan.folder)]
-    searcher = OptunaSearch(points_to_evaluate=tried, seed=derived_seed(plan.seed, "optuna"))
+    # Points that are given draw no random numbers: by the same seed, what comes after them would be drawn once more.
+    searcher = OptunaSearch(points_to_evaluate=tried, seed=derived_seed(plan.seed, "optuna", len(tried)))
     space = {"setting": {path: _domain(values) for path, values in plan.config.space.items()}}
     return space, {"search_alg": searcher, "num_samples": plan.config.samples}
 
