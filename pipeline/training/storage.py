@@ -1,6 +1,8 @@
 """What a run's folder can take: asked before the first step, and with patience whenever something is written."""
 
+import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -28,7 +30,7 @@ def checkpoint_room(parameters: int, config: TrainingConfig) -> int:
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Checks that `folder` can be made and written, and that its disk has `needed` bytes left.
+    """Checks that `folder` can be made and written, and that it holds `needed` bytes or its disk has room for the rest.
 
     Raises:
         StorageError: It cannot, or has not.
@@ -38,17 +40,28 @@ def require_room(folder: Path, needed: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
         probe.unlink()
-        free = shutil.disk_usage(folder).free
+        free, held = shutil.disk_usage(folder).free, _bytes_in(folder)
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be written ({error}); expected a folder for checkpoints. "
             "Choose another --runs, or give this user access."
         ) from error
-    if free < needed:
+    if free + held < needed:
         raise StorageError(
-            f"{folder} has {free / _GIB:.3g} GiB left; expected at least {needed / _GIB:.3g} GiB for the checkpoints. "
+            f"{folder} has {free / _GIB:.3g} GiB left beside the {held / _GIB:.3g} GiB that it holds; expected at "
+            f"least {needed / _GIB:.3g} GiB in all for the checkpoints. "
             "Free space, choose another --runs, or lower training.keep_best."
         )
+
+
+def _bytes_in(folder: Path) -> int:
+    held = 0
+    # A worker that outlives its driver may remove some meanwhile: what is gone counts nothing.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                held += (Path(parent) / name).lstat().st_size
+    return held
 
 
 def persist(write: Callable[[], object], what: str, place: Path, pause: Callable[[float], None] = time.sleep) -> None:

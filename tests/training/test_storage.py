@@ -16,8 +16,19 @@ def test_room_is_for_the_best_the_last_and_the_one_being_written() -> None:
 def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**29))
     require_room(tmp_path, 2**29)
-    with pytest.raises(StorageError, match=r"has 0\.5 GiB left; expected at least 1 GiB"):
+    with pytest.raises(StorageError, match=r"has 0\.5 GiB left .* expected at least 1 GiB"):
         require_room(tmp_path, 2**30)
+
+
+def test_what_a_run_holds_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**29))
+    checkpoint = tmp_path / "step-000000010"
+    checkpoint.mkdir()
+    with (checkpoint / "model.safetensors").open("wb") as file:
+        file.truncate(2**29)
+    require_room(tmp_path, 2**30)
+    with pytest.raises(StorageError, match=r"beside the 0\.5 GiB that it holds; expected at least 1\.5 GiB in all"):
+        require_room(tmp_path, 3 * 2**29)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
