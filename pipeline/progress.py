@@ -6,10 +6,11 @@ knows nothing of stages: they call `update` as often as they like.
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -20,12 +21,16 @@ Fact = str | int | float | None
 MOST_SILENT_SECONDS = 300.0
 """A log whose last line is older looks like one of a stage that hangs."""
 
+SEPARATOR = " · "
+LEAST_WIDTH_OF_BAR = 100
+"""Columns; on a narrower terminal they are needed for the words."""
+
 
 class Progress:
     """A stage's progress, used as a context manager.
 
-    On a terminal: one live line with a bar. Elsewhere: one line a second at first, then sparser, about 130 in the first
-    two hours and twelve an hour from then on.
+    On a terminal: a live line with a bar, and rows of details under it. Elsewhere: one line a second at first, then
+    sparser, about 130 in the first two hours and twelve an hour from then on.
 
     Args:
         stage: Word in front of the line, for example `train`.
@@ -58,59 +63,93 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def update(self, done: float, total: float | None = None, **facts: Fact) -> None:
+    def update(
+        self,
+        done: float,
+        total: float | None = None,
+        seconds_left: float | None = None,
+        details: Sequence[str] = (),
+        **facts: Fact,
+    ) -> None:
         """Shows that `done` units are done.
 
         Args:
             done: Units done so far, what an earlier run left included.
             total: Replaces the total, where it became known only now.
+            seconds_left: Of the whole stage, from whoever knows better than the rate tells.
+            details: Further rows: under the line on a terminal, behind it elsewhere.
             **facts: Shown behind the rate as `name value`; None is left out.
         """
         now = time.monotonic()
         self._total = self._total if total is None else total
         # The rate counts from the first update: a resumed stage starts with work that it did not do.
         self._first = self._first or (now, done)
-        self._show(self._describe(done, now, facts), done, now)
+        self._show([self._describe(done, now, seconds_left, facts), *details], done, now)
 
     def wait(self, what: str) -> None:
         """Shows what the stage waits for, and for how long; this time counts for no rate."""
         now = time.monotonic()
-        self._show(f"{self._stage:<9} waiting for {what} · {_duration(now - self._started)}", 0.0, now)
+        self._show([f"{self._stage:<9} waiting for {what} · {duration(now - self._started)}"], 0.0, now)
 
-    def _show(self, text: str, done: float, now: float) -> None:
+    def note(self, *rows: str) -> None:
+        """Prints rows that stay, the first one behind the stage's name; too long ones are folded on a terminal."""
+        for index, row in enumerate(rows):
+            text = f"{self._stage if index == 0 else '':<9} {row}"
+            for line in _folded(text, self._console.width) if self._on_terminal else [text]:
+                self._console.print(line)
+        self._printed = time.monotonic()
+
+    def _show(self, rows: list[str], done: float, now: float) -> None:
         if self._live:
-            self._live.update(self._with_bar(text, done), refresh=True)
+            self._live.update(self._with_bar(rows, done), refresh=True)
         elif now - self._printed >= min(max(1.0, (now - self._started) / 20), MOST_SILENT_SECONDS):
             self._printed = now
-            self._console.print(text)
+            self._console.print(SEPARATOR.join(rows))
 
     def finish(self, text: str) -> None:
         """Ends the stage with its last line, `text`, and the seconds that it took."""
         if self._live:
             self._live.stop()
             self._live = None
-        self._console.print(f"{self._stage:<9} {text} ({_duration(time.monotonic() - self._started)})")
+        self._console.print(f"{self._stage:<9} {text} ({duration(time.monotonic() - self._started)})")
 
-    def _describe(self, done: float, now: float, facts: dict[str, Fact]) -> str:
+    def _describe(self, done: float, now: float, seconds_left: float | None, facts: dict[str, Fact]) -> str:
         parts = [f"{done:,.0f}" + (f"/{self._total:,.0f}" if self._total else "") + f" {self._unit}".rstrip()]
         assert self._first is not None
         seconds, units = now - self._first[0], done - self._first[1]
         if seconds > 0 and units > 0:
             rate = units / seconds
             parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
-            if self._total:
-                parts.append(f"{_duration(max(0.0, self._total - done) / rate)} left")
+            if self._total and seconds_left is None:
+                seconds_left = max(0.0, self._total - done) / rate
+        if seconds_left is not None:
+            parts.append(f"{duration(seconds_left)} left")
         parts += [f"{name.replace('_', ' ')} {_number(value)}" for name, value in facts.items() if value is not None]
-        return f"{self._stage:<9} " + " · ".join(parts)
+        return f"{self._stage:<9} " + SEPARATOR.join(parts)
 
-    def _with_bar(self, text: str, done: float) -> Table:
+    def _with_bar(self, rows: list[str], done: float) -> Group:
+        indented = [rows[0], *(f"{'':<9} {row}" for row in rows[1:])]
+        first, *details = [Text(row, no_wrap=True, overflow="ellipsis") for row in indented]
+        if self._console.width < LEAST_WIDTH_OF_BAR:
+            return Group(first, *details)
         line = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=self._total, completed=done, width=20, pulse=self._total is None)
-        line.add_row(bar, Text(text, no_wrap=True, overflow="ellipsis"))
-        return line
+        line.add_row(ProgressBar(total=self._total, completed=done, width=20, pulse=self._total is None), first)
+        return Group(line, *details)
 
 
-def _duration(seconds: float) -> str:
+def _folded(text: str, width: int) -> list[str]:
+    """Returns `text` in lines that fit into `width`, broken between its facts."""
+    first, *rest = text.split(SEPARATOR)
+    lines = [first]
+    for fact in rest:
+        if len(lines[-1] + SEPARATOR + fact) <= width:
+            lines[-1] += SEPARATOR + fact
+        else:
+            lines.append(" " * 10 + fact)
+    return lines
+
+
+def duration(seconds: float) -> str:
     """Returns `seconds` as `12 s`, `3 min 05 s` or `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:

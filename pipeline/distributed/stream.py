@@ -22,7 +22,7 @@ from pipeline.distributed.waiting import within
 from pipeline.errors import ClusterError
 from pipeline.seeding import stream
 from pipeline.training.chunks import Chunk, ChunkOrder, positions_of
-from pipeline.training.windows import ResidentWindows, WindowBatch, share_of
+from pipeline.training.windows import ResidentWindows, WindowBatch, moved, share_of
 from pipeline.training.world import World
 
 CPUS_PER_READ = 0.5
@@ -69,14 +69,15 @@ class StreamedWindows:
     def __init__(self, settings: StreamSettings, first_step: int, world: World) -> None:
         self._device = world.device
         self._share = share_of(settings.batch_size, world.rank, world.size)
-        self._rows = _Rows(_arrays(settings, first_step, self._share))
+        # A run that only has its last epoch to report reads nothing; Ray Data refuses to.
+        self._rows = _Rows(_arrays(settings, first_step, self._share)) if first_step < settings.total_steps else None
 
     def batch(self, step: int) -> WindowBatch:  # noqa: ARG002 (steps come in order; the stream knows where it is)
         """Returns this worker's windows of the next optimizer step."""
+        assert self._rows is not None
         tokens, counted = self._rows.take(self._share.stop - self._share.start)
         return WindowBatch(
-            torch.from_numpy(tokens).to(self._device, non_blocking=True),
-            torch.from_numpy(counted).to(self._device, non_blocking=True),
+            moved(torch.from_numpy(tokens), self._device), moved(torch.from_numpy(counted), self._device)
         )
 
 

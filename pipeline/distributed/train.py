@@ -7,6 +7,7 @@ is written in place, and are lost if reported after the controller's last poll.
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -20,13 +21,12 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError
 
-from pipeline.configuration import claim_folder
-from pipeline.data.manifest import Manifest
+from pipeline.configuration import absolute, claim_folder
 from pipeline.distributed import termination
-from pipeline.distributed.placement import StartLimit, StoppedWithoutWorkersError, workers_user_error
+from pipeline.distributed.placement import StartLimit
 from pipeline.distributed.session import joins_cluster
+from pipeline.distributed.train_endings import explained, stopped_without_workers
 from pipeline.distributed.train_worker import (
     is_resident,
     make_schedule,
@@ -36,17 +36,20 @@ from pipeline.distributed.train_worker import (
     train_worker,
 )
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
-from pipeline.errors import ClusterError, PipelineError
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens
+from pipeline.training.display import Display
+from pipeline.training.fence import Fence
 from pipeline.training.initial import load_initial_weights
-from pipeline.training.metrics import last_line
 from pipeline.training.recorder import TrainingTask
-from pipeline.training.storage import checkpoint_room, require_room
+from pipeline.training.schedule import Schedule
+from pipeline.training.storage import checkpoint_room, persist, require_room
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 QUIET_SECONDS = 10.0
@@ -67,13 +70,16 @@ def train(experiment: Experiment, run: RunFolder) -> None:
     On SIGTERM and Ctrl-C the workers write a checkpoint first; then the signal takes its usual course.
 
     Raises:
-        ManifestError: There are no shards.
+        ManifestError: There are no shards, or a worker finds them missing or damaged.
+        DataError: The training split has no transition.
         RunFolderError: The run's checkpoints were made by another configuration or from other shards, or another
             process trains this run.
-        CheckpointError: The checkpoint to continue from is corrupt, or made for another layout.
-        StorageError: The run's folder cannot be written, or is too full.
+        CheckpointError: The checkpoint to continue from is corrupt, made for another layout, or not seen by a worker;
+            or training.init_from is missing or of another shape.
+        StorageError: The run's folder cannot be written or is too full, or the last checkpoint could not be written.
         TrainingDivergedError: The loss became NaN or jumped.
-        ClusterError: Workers were lost more often than training.max_failures, or cannot be placed.
+        ClusterError: Workers were lost more often than training.max_failures, cannot be placed, or do not find the
+            GPUs or the time to read that they need.
     """
     task = make_task(experiment, run)
     schedule = make_schedule(task)
@@ -81,46 +87,53 @@ def train(experiment: Experiment, run: RunFolder) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     require_room(run.checkpoints, checkpoint_room(parameters, task.training))
     with exclusive(run.checkpoints, "training"), Progress("train", schedule.total_steps, "steps") as progress:
-        done = _prepare(task, model, experiment, run)
-        if done >= schedule.total_steps:
+        reported = _prepare(task, model, experiment, run)
+        if reported >= task.training.epochs:
             progress.finish(f"nothing to do: {_result(run)}")
             return
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = worker_resources(experiment.training, nodes, joins_cluster(), not is_resident(task))
-        print(_plan(task, resources), flush=True)
-        _Fit(experiment, run, resources).wait(progress, run)
+        progress.note(*plan(task, schedule, resources))
+        display = Display(progress, run.metrics, task.training.epochs, reported)
+        _Fit(experiment, run, resources).wait(progress, display, run)
         progress.finish(_result(run))
 
 
 def _prepare(task: TrainingTask, model: TrajectoryTransformer, experiment: Experiment, run: RunFolder) -> int:
-    """Checks what is there before the first step, and returns the steps that are already done."""
+    """Checks what is there before the first step, and returns the epochs that are already reported."""
+    # The worker of a driver that was killed may still be there: what is looked at here is to stay as it is.
+    persist(lambda: Fence(run.checkpoints), "The token of this training", run.checkpoints)
     last = last_checkpoint(run.checkpoints)
     if last is not None:
         require_same_tokens(last, task.manifest)
     elif task.training.init_from is not None:
         load_initial_weights(model, task.training.init_from)
-    claim_folder(run.checkpoints, training_identity(experiment, task.manifest), "checkpoints")
-    return read_info(last).step if last else 0
+    claim_folder(run.checkpoints, training_identity(experiment, task), "checkpoints")
+    return read_info(last).epoch if last else 0
 
 
-def _plan(task: TrainingTask, resources: WorkerResources) -> str:
-    """Returns, in one line, who trains and where the windows come from."""
-    (least, most), count = task.training.worker_range, task.manifest.totals.steps
-    number = str(least) if least == most else f"{least} to {most}"
-    size = f"{count:,} transitions ({token_bytes(task) / 2**30:.2g} GiB of tokens)"
+def plan(task: TrainingTask, schedule: Schedule, resources: WorkerResources) -> list[str]:
+    """Returns, in two rows, what an epoch is, who trains, and where the windows come from."""
+    epochs = f"{task.training.epochs} epochs of {schedule.steps_per_epoch:,} steps"
+    size = f"{task.manifest.totals.steps:,} transitions, {token_bytes(task) / 2**30:.2g} GiB of tokens"
     limit = f"training.resident_gib {task.training.resident_gib:g}"
-    source = f"held by every worker, {limit}" if is_resident(task) else f"streamed through Ray Data, above {limit}"
-    gpus = f", {resources.gpus:g} GPUs" if resources.gpus else ""
-    return f"train     {number} x {resources.cpus:g} CPUs{gpus} · {size} {source}"
+    source = f"resident in every worker, within {limit}" if is_resident(task) else f"streamed through Ray Data, above {limit}"
+    return [
+        f"{epochs}, {schedule.tokens_per_epoch:,} tokens each · {resources}",
+        f"{size}: {source}",
+    ]
 
 
-def training_identity(experiment: Experiment, manifest: Manifest) -> dict[str, Any]:
+def training_identity(experiment: Experiment, task: TrainingTask) -> dict[str, Any]:
     """Returns everything that decides what a training gives."""
+    limit = "training.resident_gib"
     return {
         "seed": experiment.seed,
         "model": experiment.model.identity(),
         "training": experiment.training.identity(),
-        "shards": hashlib.sha256(manifest.to_json().encode()).hexdigest(),
+        "shards": hashlib.sha256(task.manifest.to_json().encode()).hexdigest(),
+        # The order of the windows is another one.
+        "windows": f"resident, within {limit}" if is_resident(task) else f"streamed, above {limit}",
     }
 
 
@@ -138,18 +151,16 @@ class _Fit:
 
     def __init__(self, experiment: Experiment, run: RunFolder, resources: WorkerResources) -> None:
         stop_request(run).unlink(missing_ok=True)
-        settings = experiment.model_dump(mode="json")
-        if experiment.training.init_from is not None:
-            # Workers have working directories of their own.
-            settings["training"]["init_from"] = str(Path(experiment.training.init_from).resolve())
         recipe = {
-            "experiment": settings,
+            "experiment": _with_absolute_places(experiment),
+            "recorded": experiment.model_dump(mode="json"),
             "root": str(run.root),
             "threads": max(1, int(resources.cpus)),
         }
         self._trainer = ray.train.torch.TorchTrainer(
             train_worker,
             train_loop_config=recipe,
+            torch_config=ray.train.torch.TorchConfig(backend="gloo" if resources.share_gpus else None),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=resources.num_workers,
                 use_gpu=resources.gpus > 0,
@@ -181,30 +192,40 @@ class _Fit:
         except BaseException as error:  # raised again where it is waited for
             self._error = error
 
-    def wait(self, progress: Progress, run: RunFolder) -> None:
-        """Shows progress until the workers have ended."""
+    def wait(self, progress: Progress, display: Display, run: RunFolder) -> None:
+        """Shows progress until the workers have ended.
+
+        Raises:
+            PipelineError: What ended them, where a user can put it right or they were lost.
+        """
         self._thread.start()
-        news, shown = time.monotonic(), last_line(run.metrics)
-        waited_for = "the first steps"
-        with _orderly_signals(run) as received:
+        news = time.monotonic()
+        with _orderly_signals() as received:
             while self._thread.is_alive():
                 self._thread.join(POLL_SECONDS)
-                line = last_line(run.metrics)
+                if display.refresh():
+                    news = time.monotonic()
                 if received:
-                    progress.wait("the workers to write a checkpoint and end; the same signal again ends at once")
-                elif line is not None and line != shown:
-                    _show(progress, line)
-                    news, shown, waited_for = time.monotonic(), line, f"steps after {line['step']:,}"
+                    waited_for = _ask_to_stop(stop_request(run))
+                    progress.wait(f"{waited_for}; the same signal again ends at once")
                 elif time.monotonic() - news > QUIET_SECONDS:
-                    progress.wait(f"{waited_for} of {self._resources}")
-        # Ray's own record of the run, in which nothing is; with those that killed drivers left.
-        if (run.root / "ray").exists():
-            shutil.rmtree(run.root / "ray")
-        if received and (self._error is None or _stopped_without_workers(self._error)):
+                    progress.wait(f"{display.awaited} of {self._resources}")
+        display.refresh()
+        _remove_rays_record(run)
+        if received and (self._error is None or stopped_without_workers(self._error)):
             signal.raise_signal(received[0])
         if self._error is not None:
             told = explained(self._error, self._resources, self._max_failures, last_checkpoint(run.checkpoints))
             raise told from (None if told is self._error else self._error)
+
+
+def _with_absolute_places(experiment: Experiment) -> dict[str, Any]:
+    """Returns the settings for workers, whose working directories are others than this process's."""
+    settings = experiment.model_dump(mode="json")
+    for section, name in (("data", "output"), ("training", "init_from")):
+        if settings[section][name] is not None:
+            settings[section][name] = absolute(settings[section][name])
+    return settings
 
 
 def _not_set(variables: dict[str, str]) -> dict[str, str]:
@@ -212,72 +233,9 @@ def _not_set(variables: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in os.environ}
 
 
-def _stopped_without_workers(error: BaseException) -> bool:
-    failure = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
-    return isinstance(failure, StoppedWithoutWorkersError)
-
-
-def explained(error: BaseException, resources: WorkerResources, max_failures: int, last: Path | None) -> BaseException:
-    """Returns the error to raise: in words what a user can put right or lost workers, as it is a defect.
-
-    Args:
-        error: What `fit` raised.
-        resources: The workers.
-        max_failures: As configured.
-        last: The newest checkpoint.
-    """
-    again = f"Run the same command again: it continues from {last.name if last else 'the start'}."
-    if isinstance(error, ray.train.ControllerError):
-        return _placement_error(error.controller_failure, resources, again) or error
-    if isinstance(error, ray.exceptions.RayActorError):
-        return ClusterError(
-            f"The process that places and watches the workers ended ({_reason(error)}); expected it to outlive the "
-            f"training. It runs on the machine of this job, which may be out of memory. {again}"
-        )
-    told = workers_user_error(error)
-    if told is not None:
-        return told
-    lost = [told for told in map(_loss, getattr(error, "worker_failures", {}).values()) if told]
-    if not lost:
-        return error
-    return ClusterError(
-        f"Training lost its workers {max_failures + 1} times; expected at most training.max_failures, "
-        f"{max_failures}. The last time: {lost[0]}. {again}"
-    )
-
-
-def _placement_error(failure: BaseException, resources: WorkerResources, again: str) -> PipelineError | None:
-    """Returns in words why the workers were not placed, None where the failure is a defect."""
-    if isinstance(failure, PipelineError):
-        return failure
-    if isinstance(failure, InsufficientClusterResourcesError):
-        # Ray's second line has the numbers; the others name settings that are not ours.
-        numbers = str(failure).splitlines()[1]
-        return ClusterError(
-            f"The cluster can never have room for {resources}; expected no more than it can grow to. {numbers} Lower "
-            "training.num_workers, training.cpus_per_worker or training.gpus_per_worker, or raise max_workers in the "
-            f"cluster's configuration. {again}"
-        )
-    return None
-
-
-def _loss(failure: BaseException) -> str | None:
-    """Returns in words how a worker was lost, None where it failed. What fails beside a lost worker fails with it."""
-    return _reason(failure.health_check_failure) if hasattr(failure, "health_check_failure") else None
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
-
-
-def _show(progress: Progress, line: dict[str, Any]) -> None:
-    facts = {name: line.get(name) for name in ("loss", "validation_loss", "tokens_per_second")}
-    progress.update(line["step"], epoch=f"{line['epoch']:.1f}", **facts)
-
-
 @contextlib.contextmanager
-def _orderly_signals(run: RunFolder) -> Iterator[list[int]]:
-    """Turns the first SIGTERM or SIGINT into a request to the workers; the second takes its usual course."""
+def _orderly_signals() -> Iterator[list[int]]:
+    """Notes the first SIGTERM or SIGINT, which is to end the workers in order; the second takes its usual course."""
     received: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -285,14 +243,33 @@ def _orderly_signals(run: RunFolder) -> Iterator[list[int]]:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    def request(number: int, _frame: FrameType | None) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
         restore()
-        stop_request(run).touch()
 
     for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-        previous[number] = signal.signal(number, request)
+        previous[number] = signal.signal(number, note)
     try:
         yield received
     finally:
         restore()
+
+
+def _ask_to_stop(request: Path) -> str:
+    """Asks the workers to stop, and returns in words what is waited for; called until they have ended."""
+    try:
+        if not request.exists():
+            request.touch()
+    except OSError as error:
+        return f"{request} to be writable, where the workers are asked to end ({error})"
+    return "the workers to write a checkpoint and end"
+
+
+def _remove_rays_record(run: RunFolder) -> None:
+    """Removes Ray's own record of the run, in which nothing is; with those that killed drivers left."""
+    try:
+        shutil.rmtree(run.root / "ray")
+    except FileNotFoundError:
+        pass  # no worker was ever placed
+    except OSError as error:
+        logger.warning("%s could not be removed (%s); the next training tries again.", run.root / "ray", error)

@@ -1,6 +1,6 @@
 """What runs inside a Ray Train worker: makes everything from the configuration and hands it to the training loop."""
 
-import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +62,18 @@ def train_worker(recipe: dict[str, Any]) -> None:
     """Trains in this worker; Ray Train calls it once in every worker, again after each failure.
 
     Args:
-        recipe: `experiment`, the plain values of an Experiment; `root`, the run's folder; `threads`, of torch.
+        recipe: `experiment`, the plain values of an Experiment with absolute places; `recorded`, the same as it was
+            given, which checkpoints keep; `root`, the run's folder; `threads`, of torch.
 
     Raises:
         ToldToEndError: This process was told to end; its checkpoint is written, and Ray Train places another worker.
         PipelineError: What a user can put right, on whichever worker; the controller ends the run with it
             (`pipeline.distributed.placement`) while the others may still wait for this worker.
     """
-    _quieten()
     torch.set_num_threads(recipe["threads"])
     experiment, run = Experiment.model_validate(recipe["experiment"]), RunFolder(Path(recipe["root"]))
     with termination.watched():
-        _train(experiment, run)
+        _train(experiment, run, recipe["recorded"])
     if termination.requested():
         raise termination.ToldToEndError
 
@@ -89,9 +89,9 @@ def is_resident(task: TrainingTask) -> bool:
     return token_bytes(task) <= task.training.resident_gib * 2**30
 
 
-def _train(experiment: Experiment, run: RunFolder) -> None:
+def _train(experiment: Experiment, run: RunFolder, recorded: dict[str, Any]) -> None:
     world = World.of_process_group(ray.train.torch.get_device())
-    task, request = make_task(experiment, run), stop_request(run)
+    task, request = replace(make_task(experiment, run), config=recorded), stop_request(run)
     loop = TrainingLoop(task, world, make_schedule(task), lambda: termination.requested() or request.exists())
     shards = shards_of(experiment, run)
     loop.run(_training_windows(task, shards, loop.step, world), _validation(task, shards, world))
@@ -126,8 +126,3 @@ def _validation(task: TrainingTask, shards: Location, world: World) -> Validatio
         held_out = some_held_out(shards, task.manifest, config.validation_windows, task.seed)
     windows = ResidentWindows(held_out, task.model.window_transitions, world.device)
     return Validation(windows, config.validation_windows, config.batch_size, task.seed, world)
-
-
-def _quieten() -> None:
-    """Silences what Ray Train says of each report; its logger is named by its file's path, not by its module."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)

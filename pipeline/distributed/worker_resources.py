@@ -30,6 +30,12 @@ class WorkerResources:
         return f"{workers} workers of {size} each"
 
     @property
+    def share_gpus(self) -> bool:
+        """Whether several workers may come to lie on one GPU, where nccl refuses to work."""
+        most = self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+        return 0 < self.gpus < 1 and most > 1
+
+    @property
     def of_one_worker(self) -> dict[str, float]:
         """Ray's names and amounts."""
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
@@ -54,7 +60,8 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
         streams: Ray Data reads while the workers train and needs a CPU of its own.
 
     Raises:
-        ClusterError: The workers do not fit, and they or their readers would be waited for without end.
+        ClusterError: The workers do not fit, and they or their readers would be waited for without end; or there are
+            GPUs but not for each of them, and nobody said what they are to do.
     """
     least, most = config.worker_range
     all_cpus, all_gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
@@ -62,7 +69,7 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
     reading = min(READING_CPUS, all_cpus / 2) if streams else 0.0
     gpus = config.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if all_gpus >= least else 0.0
+        gpus = _one_gpu_or_none(least, all_gpus)
     cpus = config.cpus_per_worker
     if cpus is None:
         cpus = _whole_cpus(nodes, gpus, most, all_cpus - reading)
@@ -75,6 +82,18 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
     if not can_grow:
         _require("GPU", least * gpus, all_gpus, "training.gpus_per_worker")
     return WorkerResources(config.num_workers, cpus, gpus)
+
+
+def _one_gpu_or_none(workers: int, gpus: float) -> float:
+    """Returns 1 where each worker finds a GPU, 0 where there is none at all."""
+    if 0 < gpus < workers:
+        share = 1 / -(-workers // gpus)
+        raise ClusterError(
+            f"training.gpus_per_worker is null and training.num_workers at least {workers}, but there are {gpus:g} "
+            f"GPUs; expected one for each worker, or none. Set training.gpus_per_worker to {share:.2g} (shared GPUs), "
+            f"0 (the CPU) or 1 (a cluster that starts more), or training.num_workers to {int(gpus)} or less."
+        )
+    return 1.0 if gpus >= workers else 0.0
 
 
 def _whole_cpus(nodes: Sequence[Node], gpus: float, workers: int, cpus: float) -> float | None:

@@ -3,13 +3,14 @@
 A folder holds `model.safetensors`, `config.yaml` (the effective experiment), `manifest.json` (layout and bin edges),
 `training.pt` (what resuming needs; absent from exported models), and `checkpoint.json`, which has the format's version
 and the sha256 of all others. A folder is written under another name and renamed when complete, so that no folder
-`step-*` is ever a part of a checkpoint. When a checkpoint is written, and which are kept, is not decided here.
+`step-*` is ever a part of a checkpoint (`pipeline.training.folders`). When a checkpoint is written, and which are kept,
+is not decided here.
 """
 
 import hashlib
 import io
 import json
-import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.errors import CheckpointError, PipelineError
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.training.folders import appearing
 
 FORMAT_VERSION = 1
 MODEL, CONFIG, MANIFEST, TRAINING, INFO = (
@@ -45,8 +47,9 @@ class CheckpointInfo:
 
     Attributes:
         step: Optimizer steps done.
-        epoch: Epochs completed.
-        validation_loss: Loss on the held-out episodes at this step, None inside an epoch or without such episodes.
+        epoch: Epochs completed and reported; at an epoch's end, before its validation, it is not yet counted.
+        validation_loss: Loss on the held-out episodes at this step, None where it was not measured: inside an epoch,
+            before its validation, or without such episodes.
         trained_on: Machine of worker 0, number of workers and git commit of the process that wrote it, in words; None
             in exported models and in checkpoints from before this was recorded.
     """
@@ -88,8 +91,9 @@ def write_checkpoint(
     config: dict[str, Any],
     manifest: str,
     training: dict[str, Any] | None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Writes one checkpoint; it appears complete or not at all.
+    """Writes one checkpoint; it appears complete or not at all, and takes the place of an older one of the same step.
 
     Args:
         parent: Folder of the run's checkpoints.
@@ -98,17 +102,15 @@ def write_checkpoint(
         config: The effective experiment.
         manifest: JSON of the shards' manifest.
         training: Optimizer and running sums: plain values and tensors on the CPU; None for an exported model.
+        confirm: Called when all is on the disk, before it is a checkpoint; what it raises leaves things as they were.
 
     Returns:
         The folder.
 
     Raises:
-        OSError: The file system refuses; nothing that looks like a checkpoint is left.
+        OSError: The file system refuses; nothing new that looks like a checkpoint is left.
     """
     folder = parent / folder_name(info.step)
-    partial = parent / f".partial-{folder.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     # Serialised in memory first: a full disk is then one kind of error (OSError), not one for each library.
     contents = {
         MODEL: serialise({name: tensor.contiguous() for name, tensor in model.items()}),
@@ -120,13 +122,11 @@ def write_checkpoint(
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     description = {"format_version": FORMAT_VERSION, **asdict(info), "sha256": digests}
     contents[INFO] = (json.dumps(description, indent=2) + "\n").encode()
-    for name, content in contents.items():
-        # Its folder gets its name when all of it is on the disk, so that a power failure leaves no torn checkpoint.
-        write_atomically(partial / name, content)
-    if folder.exists():
-        # A run that was resumed from an older checkpoint comes by again; the model is the same one.
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    with appearing(folder) as partial:
+        for name, content in contents.items():
+            # Its folder gets its name when all of it is on the disk, so that a power failure leaves no torn checkpoint.
+            write_atomically(partial / name, content)
+        confirm()
     return folder
 
 
@@ -161,9 +161,21 @@ def best_checkpoint(parent: Path) -> Path:
     folders = list_checkpoints(parent)
     if not folders:
         raise CheckpointError(f"{parent} holds no checkpoint; expected one. Run jobs/train.py first.")
-    losses = {folder: read_info(folder).validation_loss for folder in folders}
-    measured = [folder for folder in folders if losses[folder] is not None]
-    return min(measured, key=lambda folder: losses[folder] or 0.0) if measured else folders[-1]
+    return next(iter(ranked(validation_losses(folders))), folders[-1])
+
+
+def validation_losses(folders: Iterable[Path]) -> dict[Path, float | None]:
+    """Returns the validation loss of each checkpoint, None where it was not measured.
+
+    Raises:
+        CheckpointError: A description is unreadable.
+    """
+    return {folder: read_info(folder).validation_loss for folder in folders}
+
+
+def ranked(losses: Mapping[Path, float | None]) -> list[Path]:
+    """Returns those checkpoints whose validation loss was measured: the best first, of equal ones the older first."""
+    return [folder for _, folder in sorted((loss, folder) for folder, loss in losses.items() if loss is not None)]
 
 
 def read_info(folder: Path) -> CheckpointInfo:

@@ -82,7 +82,7 @@ class TrainingConfig(Config):
     gpus_per_worker: float | None = Field(
         None,
         ge=0,
-        description="GPUs of a worker; null takes 1 where the cluster has one for each worker, else 0.",
+        description="GPUs of a worker; null takes 1 where there is one for each worker, 0 where there is none at all.",
         json_schema_extra=VOLATILE,
     )
     resize_interval_s: float = Field(

@@ -1,23 +1,27 @@
 """The record of a run: one JSON object per line, and the same numbers for TensorBoard.
 
-A resumed run first drops the lines after the checkpoint that it resumes from, so that each step is reported exactly
-once, however often the run was interrupted.
+A resumed run first drops the lines after the checkpoint that it resumes from, so that each step and each epoch is
+reported exactly once, however often the run was interrupted.
 """
 
+import contextlib
 import json
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.configuration import write_text_atomically
 from pipeline.training.storage import persist
 
+logger = logging.getLogger(__name__)
+
 Metrics = dict[str, float | int | str | None]
-_LONGEST_LINE = 8192
 _NOT_PLOTTED = {"kind", "time", "step", "epoch"}
 
 
@@ -29,100 +33,137 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def last_line(path: Path) -> dict[str, Any] | None:
-    """Returns the newest complete line of a metrics file without reading all of it, None if there is none."""
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LONGEST_LINE))
-        lines = file.read().split(b"\n")[:-1]
-    return json.loads(lines[-1]) if lines else None
+class MetricsTail:
+    """The lines that are new in a metrics file, for whoever looks again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._rest = b""
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns the complete lines since the last look; all of them where another file has taken its place.
+
+        Raises:
+            OSError: The file cannot be read, as on a network file system that is away; look again.
+        """
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return []
+        # While it is held open its number on the disk is given to no other file.
+        if self._file is None or not os.path.samestat(found, os.fstat(self._file.fileno())):
+            self.close()
+            self._file = self._path.open("rb")
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Closes the file; the next look begins at its start."""
+        if self._file is not None:
+            file, self._file, self._rest = self._file, None, b""
+            file.close()
 
 
 class MetricsLog:
     """Appends to `metrics.jsonl` and writes TensorBoard events.
 
-    The file is the record; where the storage fails for a while, TensorBoard may miss the numbers that were under way.
+    What the storage does not take is kept in memory and tried again with the next line, and before a checkpoint, which
+    must not come before its lines. The file is the record; where the storage fails for a while, TensorBoard may miss
+    the numbers that were under way.
 
     Args:
-        path: The file; its lines after `resumed_step` are dropped.
+        path: The file; what it has beyond `resumed_step` and `resumed_epochs` is dropped.
         tensorboard: Folder of event files.
         resumed_step: Step of the checkpoint that the run continues from, 0 for a new run.
-        pause: Called with the seconds to wait before another attempt to write.
+        resumed_epochs: Epochs that this checkpoint has reported.
+        pause: Called with the seconds to wait before another attempt.
 
     Raises:
         StorageError: It could not be opened in any attempt.
     """
 
     def __init__(
-        self, path: Path, tensorboard: Path, resumed_step: int, pause: Callable[[float], None] = time.sleep
+        self,
+        path: Path,
+        tensorboard: Path,
+        resumed_step: int,
+        resumed_epochs: int,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._path, self._tensorboard, self._resumed_step, self._pause = path, tensorboard, resumed_step, pause
+        self._path, self._tensorboard, self._pause = path, tensorboard, pause
+        self._resumed_step, self._resumed_epochs = resumed_step, resumed_epochs
+        self._unwritten = b""
+        # The checkpoints' thread syncs while the training's writes.
+        self._lock = threading.Lock()
         persist(self._open, "The record of the run", path, pause)
 
     def _open(self) -> None:
-        kept = [json.dumps(line) + "\n" for line in read_metrics(self._path) if line["step"] <= self._resumed_step]
+        kept = [json.dumps(line) + "\n" for line in read_metrics(self._path) if self._is_kept(line)]
         write_text_atomically(self._path, "".join(kept))
         # Unbuffered, so that what could not be written is known, and does not come up again when the file is closed.
         self._file = self._path.open("ab", buffering=0)
         self._open_events()
+
+    def _is_kept(self, line: dict[str, Any]) -> bool:
+        if line["kind"] == "epoch":
+            return bool(line["epoch"] <= self._resumed_epochs)
+        return bool(line["step"] <= self._resumed_step)
 
     def _open_events(self) -> None:
         # purge_step hides what an interrupted run wrote beyond the checkpoint.
         self._events = SummaryWriter(str(self._tensorboard), purge_step=self._resumed_step + 1)
 
     def write(self, kind: str, metrics: Metrics) -> None:
-        """Adds one line of kind `step` or `epoch`; it is in the file when this returns.
-
-        Raises:
-            StorageError: It could not be written in any attempt.
-        """
-        what = f"The line of step {metrics['step']}"
-        self._append(json.dumps({"kind": kind, "time": time.time(), **metrics}).encode() + b"\n", what)
-        self._plot(lambda: self._add_scalars(kind, metrics), what)
+        """Adds one line of kind `step` or `epoch`; it is in the file when this returns, or later where that fails."""
+        line = json.dumps({"kind": kind, "time": time.time(), **metrics}, allow_nan=False)
+        with self._lock:
+            behind = bool(self._unwritten)
+            self._unwritten += line.encode() + b"\n"
+            try:
+                self._write_lines()
+                self._plot(lambda: self._add_scalars(kind, metrics))
+            except OSError as error:
+                if not behind:
+                    logger.warning("The line of step %s is not yet written (%s).", metrics["step"], error)
 
     def sync(self) -> None:
         """Makes the lines so far survive a crash of the machine: called before a checkpoint that comes after them.
 
         Raises:
-            StorageError: The storage did not take them in any attempt.
+            OSError: The storage did not take them; may be called again.
         """
-        persist(lambda: os.fsync(self._file.fileno()), "The record of the run", self._path, self._pause)
-        self._plot(lambda: self._events.flush(), "The record of the run")
+        with self._lock:
+            self._write_lines()
+            self._plot(lambda: self._events.flush())
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes both.
+        """Writes what is left and closes both.
 
         Raises:
-            StorageError: TensorBoard's numbers could not be written in any attempt.
+            StorageError: It could not be written in any attempt.
         """
-        self._file.close()
-        self._plot(lambda: self._events.flush(), "The end of the record")
-        self._events.close()
+        try:
+            persist(self.sync, "The end of the record", self._path, self._pause)
+        finally:
+            self._file.close()
+            with contextlib.suppress(OSError):  # all is flushed, or that it is not is being raised
+                self._events.close()
 
-    def _append(self, line: bytes, what: str) -> None:
-        rest = line
-
-        def write() -> None:
-            nonlocal rest
-            while rest:
-                rest = rest[self._file.write(rest) :]
-
-        persist(write, what, self._path, self._pause)
+    def _write_lines(self) -> None:
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
     def _add_scalars(self, kind: str, metrics: Metrics) -> None:
         for name, value in metrics.items():
             if name not in _NOT_PLOTTED and isinstance(value, int | float):
                 self._events.add_scalar(f"{kind}/{name}", value, metrics["step"])
 
-    def _plot(self, write: Callable[[], object], what: str) -> None:
-        """Calls `write`; a writer of events fails for good, so another attempt is made with another one."""
-
-        def attempt() -> None:
-            try:
-                write()
-            except OSError:
-                self._open_events()
-                raise
-
-        persist(attempt, what, self._tensorboard, self._pause)
+    def _plot(self, write: Callable[[], object]) -> None:
+        """Calls `write`; a writer of events fails for good, so a second attempt is made with another one."""
+        try:
+            write()
+        except OSError:
+            self._open_events()
+            write()

@@ -1,5 +1,7 @@
 """What worker 0 does for all: writes metrics and checkpoints, and tells divergence."""
 
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from pipeline.training.saver import CheckpointSaver, Snapshot
 from pipeline.training.schedule import Schedule
 from pipeline.training.state import RunningSums, TrainingState, host_copy
 from pipeline.training.step import TrainStep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,26 @@ class Recorder:
     Args:
         task: What is trained.
         schedule: Steps and learning rates.
-        resumed_step: Step of the checkpoint that the run continues from, 0 for a new run.
+        saver: Of its checkpoints; closed with the recorder.
+        state: Where the run begins.
         workers: How many train together from here on.
+
+    Raises:
+        StorageError: The record could not be opened.
     """
 
-    def __init__(self, task: TrainingTask, schedule: Schedule, resumed_step: int, workers: int) -> None:
-        self._task, self._schedule = task, schedule
-        self._log = MetricsLog(task.metrics, task.tensorboard, resumed_step)
+    def __init__(
+        self, task: TrainingTask, schedule: Schedule, saver: CheckpointSaver, state: TrainingState, workers: int
+    ) -> None:
+        self._task, self._schedule, self._saver = task, schedule, saver
+        self._log = MetricsLog(task.metrics, task.tensorboard, state.step, self._epochs(state))
         self._trained_on = {**hardware(), "workers": str(workers), "commit": commit()}
-        self._saver = CheckpointSaver(task.checkpoints, task.config, task.manifest.to_json(), task.training.keep_best)
 
     def step_line(self, state: TrainingState, speed: Metrics) -> None:
         """Writes a line of kind `step`.
 
         Raises:
             TrainingDivergedError: The interval's loss or gradient norm says so.
-            StorageError: The line could not be written.
         """
         line = self._line(state, state.interval)
         self._require_convergence(line, state.recent_losses)
@@ -77,43 +85,58 @@ class Recorder:
         """Writes a line of kind `epoch` and returns its validation loss, None without held-out episodes.
 
         Raises:
-            TrainingDivergedError: A number of the epoch is not finite.
-            StorageError: The line could not be written.
+            TrainingDivergedError: A number of the epoch or the validation loss is not finite. The checkpoint of a model
+                without a finite validation loss is removed.
         """
         line = self._line(state, state.epoch)
         self._require_convergence(line, [])
-        held_out: Metrics = {}
+        held_out: dict[str, float | None] = {}
         if validation_3K is not None:
-            held_out = dict(report(validation_3K, self._task.training.loss_weights, "validation_"))
-        self._log.write("epoch", line | held_out | speed)
+            held_out = report(validation_3K, self._task.training.loss_weights, "validation_")
         loss = held_out.get("validation_loss")
-        return loss if isinstance(loss, float) else None
+        if loss is not None and not math.isfinite(loss):
+            self._saver.discard(state.step)
+            raise self._diverged(state.step, f"the validation loss is {loss}")
+        self._log.write("epoch", line | held_out | speed)
+        return loss
 
     def checkpoint(self, state: TrainingState, step: TrainStep, validation_loss: float | None) -> None:
         """Starts writing a checkpoint of this moment.
 
         Raises:
-            TrainingDivergedError: What was summed since the last line is not finite: such a model is not kept.
-            StorageError: The lines so far, or the checkpoint before this one, could not be written.
+            TrainingDivergedError: What was summed since the last line says so: such a model is not kept, because the
+                last good one would go for it.
+            RunFolderError: Another worker has taken over the run.
         """
         if state.interval.steps:
-            self._require_convergence(self._line(state, state.interval), [])
-        self._log.sync()
-        epoch = state.step // self._schedule.steps_per_epoch
-        info = CheckpointInfo(state.step, epoch, validation_loss, self._trained_on)
+            self._require_convergence(self._line(state, state.interval), state.recent_losses)
+        info = CheckpointInfo(state.step, self._epochs(state), validation_loss, self._trained_on)
         training = {"optimizer": step.optimizer.state_dict(), "state": state.state_dict()}
-        self._saver.save(Snapshot(info, host_copy(step.model.state_dict()), host_copy(training)))
+        snapshot = Snapshot(info, host_copy(step.model.state_dict()), host_copy(training))
+        self._saver.save(snapshot, before=self._log.sync)
 
     def close(self) -> None:
         """Waits for the last checkpoint and closes all files.
 
         Raises:
             StorageError: The last checkpoint or the end of the record could not be written.
+            RunFolderError: Another worker has taken over the run.
         """
         try:
             self._saver.close()
         finally:
             self._log.close()
+
+    def abandon(self) -> None:
+        """Closes all files after an error, which stays the one that ends the run."""
+        try:
+            self.close()
+        except Exception as error:
+            logger.warning("The record could not be closed: %s", error)
+
+    def _epochs(self, state: TrainingState) -> int:
+        """Returns the epochs that are reported: their sums are cleared then."""
+        return (state.step - state.epoch.steps) // self._schedule.steps_per_epoch
 
     def _line(self, state: TrainingState, sums: RunningSums) -> Metrics:
         steps = max(1, sums.steps)
@@ -123,6 +146,7 @@ class Recorder:
             "tokens": state.step * self._schedule.tokens_per_step,
             "learning_rate": self._schedule.learning_rate(state.step - 1),
             "gradient_norm": sums.gradient_norms.item() / steps,
+            "failed_checkpoints": self._saver.failures,
             **report(sums.sums_3K, self._task.training.loss_weights),
         }
 
@@ -131,13 +155,15 @@ class Recorder:
         assert loss is None or isinstance(loss, float)
         assert isinstance(norm, float)
         reason = divergence(loss, norm, recent, self._task.training.spike_factor)
-        if not reason:
-            return
-        self._saver.wait()
+        if reason:
+            raise self._diverged(int(line["step"] or 0), reason)
+
+    def _diverged(self, step: int, reason: str) -> TrainingDivergedError:
+        self._saver.settle()
         good = last_checkpoint(self._task.checkpoints)
         where = f"The last good checkpoint is {good}" if good else "There is no checkpoint yet"
-        raise TrainingDivergedError(
-            f"Training diverged at step {line['step']}: {reason}; expected a finite loss without jumps. {where}. "
+        return TrainingDivergedError(
+            f"Training diverged at step {step}: {reason}; expected a finite loss without jumps. {where}. "
             "If such a jump does no harm, raise training.spike_factor and run the same command again; else train under "
             "another --name with a lower training.learning_rate or training.gradient_clip, which are fixed in this run."
         )

@@ -1,10 +1,12 @@
 """Writes checkpoints beside the training, tries again when storage refuses, and keeps the best and the last.
 
 The loop hands over a snapshot in host memory and goes on; one thread writes. A snapshot that comes while the one
-before is still being written waits for it: at most one is in flight, and none is dropped.
+before is still being written waits for it: at most one is in flight. One that could not be written in any attempt is
+told, and the training goes on to the next; only the last one must not be lost.
 """
 
-import shutil
+import contextlib
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +16,20 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.training.checkpoint import CheckpointInfo, list_checkpoints, read_info, write_checkpoint
+from pipeline.errors import CheckpointError, StorageError
+from pipeline.training.checkpoint import (
+    CheckpointInfo,
+    folder_name,
+    list_checkpoints,
+    ranked,
+    validation_losses,
+    write_checkpoint,
+)
+from pipeline.training.fence import Fence
+from pipeline.training.folders import discard, recover, remove_discarded
 from pipeline.training.storage import persist
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,12 +44,17 @@ class Snapshot:
 class CheckpointSaver:
     """The run's folder of checkpoints, as the worker that writes into it sees it.
 
+    From here on no other worker writes into it: make this one before looking which checkpoint is the last.
+
     Args:
         parent: Folder of the run's checkpoints.
         config: The effective experiment, stored in each.
         manifest: JSON of the shards' manifest, stored in each.
         keep_best: Checkpoints kept by validation loss, beside the last.
         pause: Called with the seconds to wait before another attempt.
+
+    Raises:
+        StorageError: The folder could not be written in any attempt.
     """
 
     def __init__(
@@ -50,51 +69,94 @@ class CheckpointSaver:
         self._pause = pause
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
-        for leftover in (*parent.glob(".partial-*"), *parent.glob(".deleted-*")):
-            # An earlier process was killed while it wrote or deleted this one.
-            shutil.rmtree(leftover)
+        self._failures = 0
+        persist(self._take_over, "The order of the checkpoints", parent, pause)
 
-    def save(self, snapshot: Snapshot) -> None:
+    def _take_over(self) -> None:
+        self._fence = Fence(self._parent)
+        recover(self._parent)
+
+    @property
+    def failures(self) -> int:
+        """Checkpoints that could not be written since the last one that could."""
+        return self._failures
+
+    def save(self, snapshot: Snapshot, before: Callable[[], object] = lambda: None) -> None:
         """Starts writing `snapshot`; waits for the one before, if that is still being written.
 
-        Raises:
-            StorageError: The one before could not be written in any attempt.
-        """
-        self.wait()
-        self._pending = self._thread.submit(self._write, snapshot)
+        Args:
+            snapshot: What to write.
+            before: Called first; an OSError of it is one of the checkpoint.
 
-    def wait(self) -> None:
+        Raises:
+            RunFolderError: Another worker has taken over the run.
+        """
+        self.settle()
+        self._pending = self._thread.submit(self._write, snapshot, before)
+
+    def settle(self) -> None:
         """Waits until nothing is being written; each attempt ends by itself.
 
         Raises:
-            StorageError: The last snapshot could not be written in any attempt.
+            RunFolderError: Another worker has taken over the run.
         """
+        with contextlib.suppress(StorageError):  # told by the thread that met it
+            self._wait()
+
+    def discard(self, step: int) -> None:
+        """Removes the checkpoint of `step`, if there is one.
+
+        Raises:
+            RunFolderError: Another worker has taken over the run.
+        """
+        self.settle()
+        folder = self._parent / folder_name(step)
+        if folder.exists():
+            self._fence.check()
+            discard(folder)
+
+    def close(self) -> None:
+        """Waits until nothing is being written, and ends the thread.
+
+        Raises:
+            StorageError: The last snapshot could not be written in any attempt.
+            RunFolderError: Another worker has taken over the run.
+        """
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def _wait(self) -> None:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def close(self) -> None:
-        """Waits like `wait`, and ends the thread."""
-        try:
-            self.wait()
-        finally:
-            self._thread.shutdown()
-
-    def _write(self, snapshot: Snapshot) -> None:
-        info, folder = snapshot.info, self._parent
+    def _write(self, snapshot: Snapshot, before: Callable[[], object]) -> None:
+        info, folder, check = snapshot.info, self._parent, self._fence.check
 
         def write() -> None:
-            write_checkpoint(folder, info, snapshot.model, self._config, self._manifest, snapshot.training)
+            before()
+            write_checkpoint(folder, info, snapshot.model, self._config, self._manifest, snapshot.training, check)
 
-        persist(write, f"The checkpoint of step {info.step}", folder, self._pause)
+        try:
+            persist(write, f"The checkpoint of step {info.step}", folder, self._pause)
+        except StorageError as error:
+            self._failures += 1
+            logger.warning("No checkpoint of step %d: %s", info.step, error.__cause__)
+            raise
+        self._failures = 0
         self._remove_superseded()
 
     def _remove_superseded(self) -> None:
-        folders = list_checkpoints(self._parent)
-        for folder in superseded({folder: read_info(folder).validation_loss for folder in folders}, self._keep_best):
-            # Renamed first: a deletion that is interrupted leaves nothing that looks like a checkpoint.
-            doomed = folder.rename(folder.with_name(f".deleted-{folder.name}"))
-            shutil.rmtree(doomed)
+        try:
+            self._fence.check()
+            for folder in superseded(validation_losses(list_checkpoints(self._parent)), self._keep_best):
+                discard(folder)
+            remove_discarded(self._parent)
+        except (OSError, CheckpointError) as error:
+            # The new checkpoint is there; the next one brings another look at the old ones.
+            logger.warning("Old checkpoints in %s could not be looked at (%s).", self._parent, error)
 
 
 def superseded(losses: dict[Path, float | None], keep_best: int) -> list[Path]:
@@ -105,6 +167,5 @@ def superseded(losses: dict[Path, float | None], keep_best: int) -> list[Path]:
         keep_best: How many of the measured ones stay.
     """
     folders = list(losses)
-    ranked = sorted((loss, folder) for folder, loss in losses.items() if loss is not None)
-    kept = {folder for _, folder in ranked[:keep_best]} | set(folders[-1:])
+    kept = {*ranked(losses)[:keep_best], *folders[-1:]}
     return [folder for folder in folders if folder not in kept]

@@ -40,17 +40,21 @@ class Schedule:
         """
         steps = -(-(config.epoch_windows or num_starts) // config.batch_size)
         epoch_tokens = steps * config.batch_size * window_tokens
-        total = config.epochs * epoch_tokens
         warmup = epoch_tokens if config.warmup_tokens is None else config.warmup_tokens
         return cls(
             steps_per_epoch=steps,
             total_steps=config.epochs * steps,
             tokens_per_step=config.batch_size * window_tokens,
             warmup_tokens=warmup,
-            decay_tokens=config.decay_tokens or total,
+            decay_tokens=config.decay_tokens or config.epochs * epoch_tokens,
             peak=config.learning_rate,
             final_share=config.final_learning_rate_share,
         )
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Predicted tokens of one epoch over all workers, those beyond an episode's end included."""
+        return self.steps_per_epoch * self.tokens_per_step
 
     def learning_rate(self, step: int) -> float:
         """Returns the learning rate of optimizer step `step`, counted from 0.

@@ -7,6 +7,7 @@ import time
 import torch
 
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.training.schedule import Schedule
 
 _GIB = 2**30
 
@@ -68,18 +69,45 @@ def memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
 
 
-class Stopwatch:
-    """Seconds per step since it was last reset."""
+class Speed:
+    """How fast a training is between two readings, in the words of a line of metrics.
 
-    def __init__(self, step: int) -> None:
-        self.reset(step)
+    Args:
+        schedule: Its steps and tokens.
+        flops_per_step: What a step needs, FLOP over all workers.
+        peak_flops: What all devices together can do, FLOP/s.
+        device: Whose work is timed; waited for at each reading, because steps only enqueue it.
+    """
 
-    def reset(self, step: int) -> None:
-        """Starts again at `step`; what happens before the next step is not counted."""
-        self._step, self._started = step, time.perf_counter()
+    def __init__(self, schedule: Schedule, flops_per_step: float, peak_flops: float, device: torch.device) -> None:
+        self._schedule, self._device = schedule, device
+        self._flops_per_step, self._peak_flops = flops_per_step, peak_flops
+        self.start(0)
 
-    def lap(self, step: int) -> float | None:
-        """Returns the seconds per step since the last lap or reset, None if there was no step, and starts again."""
+    def start(self, step: int) -> None:
+        """Starts at `step`; what happens before the next step is not counted."""
+        _wait(self._device)
+        self._step, self._input_seconds, self._started = step, 0.0, time.perf_counter()
+
+    def add_input(self, seconds: float) -> None:
+        """Counts seconds that the training waited for its next windows."""
+        self._input_seconds += seconds
+
+    def read(self, step: int) -> dict[str, float | None]:
+        """Returns what a line says of the time since the last reading, None where no step was done; starts again.
+
+        `tokens_per_second`, `utilisation` (share of the peak), `input_share` (share of the time that was spent waiting
+        for windows) and `seconds_left` (to the end of the training, at this speed).
+        """
+        _wait(self._device)
         steps, seconds = step - self._step, time.perf_counter() - self._started
-        self.reset(step)
-        return seconds / steps if steps else None
+        input_seconds = self._input_seconds
+        self.start(step)
+        if not steps:
+            return dict.fromkeys(("tokens_per_second", "utilisation", "input_share", "seconds_left"))
+        return {
+            "tokens_per_second": steps * self._schedule.tokens_per_step / seconds,
+            "utilisation": steps * self._flops_per_step / seconds / self._peak_flops,
+            "input_share": input_seconds / seconds,
+            "seconds_left": (self._schedule.total_steps - step) * seconds / steps,
+        }

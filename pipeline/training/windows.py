@@ -32,13 +32,6 @@ class WindowBatch:
     tokens: Tensor
     counted: Tensor
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def slice(self, part: slice) -> "WindowBatch":
-        """Returns some of the windows."""
-        return WindowBatch(self.tokens[part], self.counted[part])
-
 
 class WindowSource(Protocol):
     """Where the windows of an optimizer step come from: resident tokens, or a stream."""
@@ -51,6 +44,14 @@ class WindowSource(Protocol):
 def held_dtype(tokens: DTypeLike) -> np.dtype[Any]:
     """Returns the type that tokens of a shard's type are held as: torch cannot index uint16, and takes int32 for it."""
     return np.dtype(np.uint8) if np.dtype(tokens) == np.uint8 else np.dtype(np.int32)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of the host on `device`, without waiting for what the device still has to do."""
+    if device.type == "cuda":
+        # A copy from memory that may be paged out waits for its turn on the device.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class ResidentWindows:
@@ -82,7 +83,7 @@ class ResidentWindows:
 
     def gather(self, starts: NDArray[np.int64]) -> WindowBatch:
         """Returns the windows that begin at the transitions `starts`, (B,) indices into the split."""
-        starts_B = torch.from_numpy(starts).to(self._device, non_blocking=True)
+        starts_B = moved(torch.from_numpy(starts), self._device)
         episodes_B = torch.searchsorted(self._offsets, starts_B, right=True) - 1
         rows_BW = starts_B[:, None] + self._steps_W
         real_BW = rows_BW < self._offsets[episodes_B + 1][:, None]

@@ -55,13 +55,13 @@ class World:
         torch.distributed.broadcast_object_list(message, src=0, group=self._control)
         return message[0]
 
-    def largest(self, value: int) -> int:
-        """Returns the largest `value` of all workers on every worker."""
+    def largest(self, *values: int) -> list[int]:
+        """Returns the largest of all workers of each of `values`, on every worker."""
         if self.size == 1:
-            return value
-        message = torch.tensor([value])
+            return list(values)
+        message = torch.tensor(values)
         torch.distributed.all_reduce(message, torch.distributed.ReduceOp.MAX, group=self._control)
-        return int(message.item())
+        return [int(value) for value in message.tolist()]
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model` with gradients averaged over the workers during backward."""

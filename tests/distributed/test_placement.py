@@ -22,7 +22,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 import pipeline.distributed.placement
 from pipeline.distributed.placement import StartLimit, StoppedWithoutWorkersError
 from pipeline.distributed.termination import ToldToEndError
-from pipeline.distributed.train import explained
+from pipeline.distributed.train_endings import explained
 from pipeline.distributed.worker_resources import WorkerResources
 from pipeline.errors import ClusterError, ManifestError
 

@@ -16,13 +16,13 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 import pipeline.data.shards
 import pipeline.distributed.train
-import pipeline.training.loop
 from pipeline.configuration import claim_folder
 from pipeline.data.config import DataConfig
 from pipeline.data.shards import Split, TokenEpisodes, read_tokens
 from pipeline.distributed import train_worker
 from pipeline.distributed.stream import StreamedWindows, StreamSettings
-from pipeline.distributed.train import explained, train, training_identity
+from pipeline.distributed.train import plan, train, training_identity
+from pipeline.distributed.train_endings import explained
 from pipeline.distributed.train_worker import make_schedule, make_task
 from pipeline.distributed.worker_resources import WorkerResources
 from pipeline.errors import (
@@ -58,6 +58,7 @@ SETTINGS: dict[str, Any] = {
         "log_steps": 5,
         "validation_windows": 20,
         "cpus_per_worker": 1,
+        "precision": "float32",  # as close to each other as two numbers of workers can be
     },
 }
 
@@ -92,6 +93,11 @@ def trained_by_two(ray_session: None, tmp_path_factory: pytest.TempPathFactory) 
     return experiment, run
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """The bytes of all files below a folder but the one that says who may write."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".writer"}
+
+
 def raises_its_environment(_recipe: dict[str, Any]) -> None:
     raise PipelineError(f"{os.environ.get('MALLOC_TOP_PAD_')} and {os.environ.get('MALLOC_TRIM_THRESHOLD_')}")
 
@@ -116,10 +122,10 @@ class TestTraining:
         self, trained_by_two: tuple[Experiment, RunFolder], capsys: Any
     ) -> None:
         experiment, run = trained_by_two
-        files = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+        files = contents(run.root)
         capsys.readouterr()
         train(experiment, run)
-        assert files == {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+        assert contents(run.root) == files
         assert "nothing to do: 2 epochs" in capsys.readouterr().out
         loaded = load_checkpoint(list_checkpoints(run.checkpoints)[-1])
         assert loaded.config == experiment.model_dump(mode="json")
@@ -276,6 +282,23 @@ class TestLostWorkers:
             assert explained(error, WorkerResources(2, 1.0, 0.0), 3, None) is error
 
 
+class TestPlan:
+    def test_it_says_what_an_epoch_is_and_who_trains(self, tmp_path: Path) -> None:
+        task = make_task(*make_run(tmp_path, num_workers=[1, 2]))
+        first, second = plan(task, make_schedule(task), WorkerResources((1, 2), 1.0, 0.5))
+        steps = -(-(task.manifest.totals.steps - task.manifest.totals.validation_steps) // 16)
+        assert (
+            first
+            == f"2 epochs of {steps} steps, {steps * 16 * 19:,} tokens each · 1 to 2 workers of 1 CPUs, 0.5 GPUs each"
+        )
+        assert second.endswith("GiB of tokens: resident in every worker, within training.resident_gib 4")
+
+    def test_it_says_that_windows_are_streamed(self, tmp_path: Path) -> None:
+        task = make_task(*make_run(tmp_path, resident_gib=1e-9))
+        _, second = plan(task, make_schedule(task), WorkerResources(1, 1.0, 0.0))
+        assert second.endswith("GiB of tokens: streamed through Ray Data, above training.resident_gib 1e-09")
+
+
 class TestWhatIsRefusedBeforeTheFirstStep:
     def test_without_shards(self, tmp_path: Path) -> None:
         experiment, _ = make_run(tmp_path)
@@ -287,6 +310,15 @@ class TestWhatIsRefusedBeforeTheFirstStep:
         write_some_checkpoint(experiment, run)
         with pytest.raises(RunFolderError, match=r"training\.learning_rate: was 0\.0006, is 0\.001"):
             train(make_run(tmp_path, learning_rate=1e-3)[0], run)
+
+    def test_another_order_of_the_windows(self, tmp_path: Path) -> None:
+        """The setting may change as long as what it decides stays the same."""
+        experiment, run = make_run(tmp_path)
+        write_some_checkpoint(experiment, run)
+        train(make_run(tmp_path, resident_gib=0.5)[0], run)
+        told = r"windows: was 'resident, within training\.resident_gib', is 'streamed, above training\.resident_gib'"
+        with pytest.raises(RunFolderError, match=told):
+            train(make_run(tmp_path, resident_gib=1e-9)[0], run)
 
     def test_shards_of_another_layout(self, tmp_path: Path) -> None:
         experiment, run = make_run(tmp_path)
@@ -320,15 +352,11 @@ class TestWhatIsRefusedBeforeTheFirstStep:
 
 
 def write_some_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
-    """Trains two steps of the experiment without Ray, as `train` would, and returns the checkpoint."""
+    """Trains the experiment without Ray, as `train` would, and returns the last checkpoint."""
     task = make_task(experiment, run)
-    claim_folder(run.checkpoints, training_identity(experiment, task.manifest), "checkpoints")
-    loop, windows, validation = make_loop(task, stop_requested=lambda: loop.step >= 1)
-    seconds, pipeline.training.loop.CONTROL_SECONDS = pipeline.training.loop.CONTROL_SECONDS, 0.0
-    try:
-        assert loop.run(windows, validation) == "stopped"
-    finally:
-        pipeline.training.loop.CONTROL_SECONDS = seconds
+    claim_folder(run.checkpoints, training_identity(experiment, task), "checkpoints")
+    loop, windows, validation = make_loop(task)
+    loop.run(windows, validation)
     folder = last_checkpoint(run.checkpoints)
     assert folder is not None
     return folder

@@ -15,7 +15,9 @@ from pipeline.training.config import TrainingConfig
         ({"num_workers": 4}, {"CPU": 2.0}, False, WorkerResources(4, 0.5, 0.0)),
         ({"num_workers": [1, 4]}, {"CPU": 16.0}, False, WorkerResources((1, 4), 4.0, 0.0)),
         ({"num_workers": 2}, {"CPU": 16.0, "GPU": 2.0}, False, WorkerResources(2, 8.0, 1.0)),
-        ({"num_workers": 2}, {"CPU": 16.0, "GPU": 1.0}, False, WorkerResources(2, 8.0, 0.0)),
+        ({"num_workers": 2, "gpus_per_worker": 0}, {"CPU": 16.0, "GPU": 1.0}, False, WorkerResources(2, 8.0, 0.0)),
+        ({"num_workers": 2, "gpus_per_worker": 0.5}, {"CPU": 16.0, "GPU": 1.0}, False, WorkerResources(2, 8.0, 0.5)),
+        ({"num_workers": [1, 2]}, {"CPU": 16.0, "GPU": 2.0}, False, WorkerResources((1, 2), 8.0, 1.0)),
         ({"gpus_per_worker": 0}, {"CPU": 4.0, "GPU": 1.0}, False, WorkerResources(1, 4.0, 0.0)),
         ({"cpus_per_worker": 1.5}, {"CPU": 4.0}, False, WorkerResources(1, 1.5, 0.0)),
     ],
@@ -52,6 +54,29 @@ def test_what_does_not_fit_is_refused_where_nothing_can_grow() -> None:
     assert worker_resources(elastic, [{"CPU": 1.0}], can_grow=False, streams=False).cpus == 1
     with pytest.raises(ClusterError, match="needs 3 CPUs with one for reading"):
         worker_resources(elastic, [{"CPU": 2.0}], can_grow=False, streams=True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "share", "most"), [(2, 1.0, "0.5", 1), (4, 3.0, "0.5", 3), (5, 2.0, "0.33", 2)]
+)
+def test_too_few_gpus_are_no_reason_to_train_on_the_cpu_without_a_word(
+    workers: int, gpus: float, share: str, most: int
+) -> None:
+    told = (
+        rf"gpus_per_worker is null and training\.num_workers at least {workers}, but there are {gpus:g} GPUs; .*"
+        rf"gpus_per_worker to {share} .*, 0 .* or 1 .*training\.num_workers to {most} or less"
+    )
+    for can_grow in (False, True):
+        with pytest.raises(ClusterError, match=told):
+            worker_resources(TrainingConfig(num_workers=workers), [{"CPU": 16.0, "GPU": gpus}], can_grow, streams=False)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "shared"),
+    [(1, 0.5, False), (2, 0.5, True), ((1, 2), 0.5, True), (2, 1.0, False), (2, 0.0, False)],
+)
+def test_workers_of_less_than_a_gpu_share_one(workers: int | tuple[int, int], gpus: float, shared: bool) -> None:
+    assert WorkerResources(workers, 1.0, gpus).share_gpus is shared
 
 
 HEAD, CPU_NODE, GPU_NODE = {"CPU": 0.0}, {"CPU": 32.0}, {"CPU": 16.0, "GPU": 1.0}

@@ -21,7 +21,9 @@ from pipeline.training.world import World
 from tests.data.in_memory import write_shards
 
 MODEL = ModelConfig(layers=1, heads=2, width=16, window_transitions=4, dropout=0.1)
-TRAINING = TrainingConfig(epochs=3, batch_size=16, log_steps=5, validation_windows=20, learning_rate=3e-3)
+TRAINING = TrainingConfig(
+    epochs=3, batch_size=16, log_steps=5, validation_windows=20, learning_rate=3e-3, precision="float32"
+)
 
 
 def make_episodes(count: int = 12, seed: int = 0) -> list[Episode]:
@@ -72,13 +74,14 @@ def make_loop(task: TrainingTask, world: World | None = None, **stop: Any) -> tu
     return loop, shuffled, validation
 
 
-def run(task: TrainingTask, **stop: Any) -> str:
-    """Trains `task` until it ends or is stopped."""
+def run(task: TrainingTask, **stop: Any) -> TrainingLoop:
+    """Trains `task` until it ends or is stopped; returns the loop."""
     loop, windows, validation = make_loop(task, **stop)
-    return loop.run(windows, validation)
+    loop.run(windows, validation)
+    return loop
 
 
-TIMING = {"time", "tokens_per_second", "utilisation", "seconds_left", "memory_gib"}
+TIMING = {"time", "tokens_per_second", "utilisation", "input_share", "seconds_left", "memory_gib"}
 
 
 def curve(path: Path) -> list[dict[str, Any]]:

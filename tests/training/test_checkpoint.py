@@ -111,6 +111,28 @@ def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(
     assert list_checkpoints(task.checkpoints) == [folder]
 
 
+def test_a_checkpoint_takes_the_place_of_an_older_one_of_the_same_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no moment is there neither, and whatever refuses leaves the old one."""
+    task = make_task(tmp_path)
+    folder, rename = write(task, 10, 0.5), Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if target == folder and path.name.startswith(".partial-"):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            write(task, 10, 0.25)
+    assert load_checkpoint(folder).info.validation_loss == 0.5
+    write(task, 10, 0.25)
+    assert load_checkpoint(folder).info.validation_loss == 0.25
+    assert list(task.checkpoints.iterdir()) == [folder]
+
+
 def corrupt(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         content = bytearray((folder / name).read_bytes())

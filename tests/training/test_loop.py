@@ -1,20 +1,35 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-import pipeline.training.loop
+import pipeline.training.control
+import pipeline.training.saver
 from pipeline.errors import CheckpointError, StorageError, TrainingDivergedError
 from pipeline.training import storage
-from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
+from pipeline.training.checkpoint import (
+    CheckpointInfo,
+    last_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    read_info,
+    write_checkpoint,
+)
 from pipeline.training.metrics import read_metrics
+from pipeline.training.recorder import Recorder
+from pipeline.training.state import TrainingState
+from pipeline.training.step import TrainStep
+from pipeline.training.validation import Validation
+from pipeline.training.windows import WindowBatch, WindowSource
 from tests.training.tasks import MODEL, TRAINING, curve, make_loop, make_task, run
 
 
 @pytest.fixture(autouse=True)
 def ask_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.training.loop, "CONTROL_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline.training.control, "CONTROL_SECONDS", 0.0)
 
 
 class StopAfter:
@@ -28,12 +43,53 @@ class StopAfter:
         return self.left == 0
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that comes after it is done in order."""
+
+
+class KilledWindows:
+    """Windows whose worker is killed before some step."""
+
+    def __init__(self, windows: WindowSource, step: int) -> None:
+        self._windows, self._step = windows, step
+
+    def batch(self, step: int) -> WindowBatch:
+        if step == self._step:
+            raise Killed
+        return self._windows.batch(step)
+
+
+class KilledValidation:
+    """A validation whose worker is killed at one of its calls."""
+
+    def __init__(self, validation: Validation, call: int) -> None:
+        self._validation, self.left = validation, call
+
+    def sums(self, step: TrainStep) -> Tensor:
+        self.left -= 1
+        if not self.left:
+            raise Killed
+        return self._validation.sums(step)
+
+
+class MadeUpValidation:
+    """A validation of given losses."""
+
+    def __init__(self, *losses: float) -> None:
+        self._losses = list(losses)
+
+    def sums(self, _step: TrainStep) -> Tensor:
+        sums_3K = torch.zeros(3, 4)
+        sums_3K[0, 0], sums_3K[2, 0] = self._losses.pop(0), 1.0
+        return sums_3K
+
+
 def test_a_run_that_is_stopped_again_and_again_has_the_same_curve_to_the_bit(tmp_path: Path) -> None:
     straight, broken = make_task(tmp_path / "straight"), make_task(tmp_path / "broken")
-    assert run(straight) == "finished"
-    for questions in (7, 1, 9, 4):
-        assert run(broken, stop_requested=StopAfter(questions)) == "stopped"
-    assert run(broken) == "finished"
+    run(straight)
+    stopped_at = [run(broken, stop_requested=StopAfter(questions)).step for questions in (7, 1, 9, 4)]
+    assert stopped_at == [7, 8, 17, 21]
+    run(broken)
     assert curve(broken.metrics) == curve(straight.metrics)
     ours, theirs = (load_checkpoint(list_checkpoints(task.checkpoints)[-1]).model for task in (broken, straight))
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
@@ -47,7 +103,11 @@ def test_the_curve_has_each_reported_step_once(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if line["kind"] == "epoch"] == [12, 24, 36]
     assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2, 3]
     assert {"validation_loss", "validation_loss_reward", "validation_accuracy_action"} <= lines[-1].keys()
-    assert {"tokens_per_second", "utilisation", "memory_gib", "seconds_left"} <= lines[0].keys()
+    for line in lines:
+        assert {"tokens_per_second", "utilisation", "input_share", "memory_gib", "seconds_left"} <= line.keys()
+        assert line["tokens_per_second"] > 0
+        assert 0 < line["input_share"] < 1
+        assert line["failed_checkpoints"] == 0
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
@@ -57,11 +117,70 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_checkpoints_come_by_the_clock_inside_an_epoch(tmp_path: Path) -> None:
-    task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
-    run(task, stop_requested=StopAfter(5))
-    assert [folder.name[-2:] for folder in list_checkpoints(task.checkpoints)] == ["05"]
-    assert read_info(list_checkpoints(task.checkpoints)[0]).validation_loss is None
+@pytest.mark.parametrize(("minutes", "saved"), [(1e-9, ["step-000000007"]), (1e9, [])])
+def test_checkpoints_come_by_the_clock_inside_an_epoch(tmp_path: Path, minutes: float, saved: list[str]) -> None:
+    task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": minutes}))
+    loop, windows, validation = make_loop(task)
+    with pytest.raises(Killed):
+        loop.run(KilledWindows(windows, 7), validation)
+    assert [folder.name for folder in list_checkpoints(task.checkpoints)] == saved
+    assert all(read_info(folder).validation_loss is None for folder in list_checkpoints(task.checkpoints))
+
+
+@pytest.mark.parametrize(("keep_best", "kept"), [(1, [24, 48]), (2, [24, 36, 48])])
+def test_the_best_checkpoints_and_the_last_stay(tmp_path: Path, keep_best: int, kept: list[int]) -> None:
+    task = make_task(tmp_path, TRAINING.model_copy(update={"epochs": 4, "keep_best": keep_best}))
+    loop, windows, _ = make_loop(task)
+    loop.run(windows, MadeUpValidation(0.5, 0.2, 0.3, 0.4))  # type: ignore[arg-type]
+    assert [read_info(folder).step for folder in list_checkpoints(task.checkpoints)] == kept
+
+
+class TestEndOfAnEpoch:
+    @pytest.mark.parametrize("epoch", [1, 2, 3])
+    def test_a_run_that_is_killed_while_it_validates_has_the_same_curve_to_the_bit(
+        self, tmp_path: Path, epoch: int
+    ) -> None:
+        straight, broken = make_task(tmp_path / "straight"), make_task(tmp_path / "broken")
+        run(straight)
+        loop, windows, validation = make_loop(broken)
+        with pytest.raises(Killed):
+            loop.run(windows, KilledValidation(validation, epoch))
+        info = read_info(list_checkpoints(broken.checkpoints)[-1])
+        assert (info.step, info.epoch, info.validation_loss) == (12 * epoch, epoch - 1, None)
+        loop = run(broken)
+        assert curve(broken.metrics) == curve(straight.metrics)
+        infos = [read_info(list_checkpoints(task.checkpoints)[-1]) for task in (broken, straight)]
+        assert infos[0] == infos[1]
+        assert infos[0].epoch == 3
+
+    def test_a_stop_at_an_epochs_end_does_not_wait_for_the_validation(self, tmp_path: Path) -> None:
+        straight, broken = make_task(tmp_path / "straight"), make_task(tmp_path / "broken")
+        run(straight)
+        loop, windows, validation = make_loop(broken, stop_requested=StopAfter(12))
+        loop.run(windows, KilledValidation(validation, 1))
+        assert read_info(list_checkpoints(broken.checkpoints)[-1]).epoch == 0
+        run(broken)
+        assert curve(broken.metrics) == curve(straight.metrics)
+
+    def test_a_run_that_is_killed_between_an_epochs_line_and_its_checkpoint_reports_it_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        straight, broken = make_task(tmp_path / "straight"), make_task(tmp_path / "broken")
+        run(straight)
+        save = Recorder.checkpoint
+
+        def save_or_die(recorder: Recorder, state: TrainingState, step: TrainStep, loss: float | None) -> None:
+            if loss is not None:
+                raise Killed
+            save(recorder, state, step, loss)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "checkpoint", save_or_die)
+            with pytest.raises(Killed):
+                run(broken)
+        assert curve(broken.metrics)[-1]["kind"] == "epoch"
+        run(broken)
+        assert curve(broken.metrics) == curve(straight.metrics)
 
 
 def test_accumulation_changes_nothing_but_the_order_of_sums(tmp_path: Path) -> None:
@@ -112,13 +231,108 @@ def test_a_model_that_broke_since_the_last_line_is_not_saved(tmp_path: Path) -> 
     assert list_checkpoints(task.checkpoints) == []
 
 
-def test_storage_that_fails_in_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = make_task(tmp_path)
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
-    loop, windows, validation = make_loop(task)
-    task.checkpoints.parent.joinpath("checkpoints").write_text("a file")
-    with pytest.raises(StorageError, match="could not be written"):
+def spoil(model: torch.nn.Module) -> None:
+    """What a step that went wrong leaves: finite weights that predict nonsense."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 30.0
+
+
+def test_a_spike_between_two_lines_does_not_replace_the_good_checkpoint(tmp_path: Path) -> None:
+    """The clock asks for a checkpoint right after it: the lines so far tell that this one is no good."""
+    task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
+
+    def spoil_at(step: int) -> bool:
+        if loop.step == step:
+            spoil(loop._step.model)
+        return False
+
+    loop, windows, validation = make_loop(task, stop_requested=lambda: spoil_at(22))
+    with pytest.raises(
+        TrainingDivergedError, match=r"at step 23: the loss rose to .*last good checkpoint is .*-000000022"
+    ):
         loop.run(windows, validation)
+    steps = [read_info(folder).step for folder in list_checkpoints(task.checkpoints)]
+    assert steps == [12, 22]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_validation_loss_that_is_not_finite_is_no_score(tmp_path: Path, loss: float) -> None:
+    task = make_task(tmp_path)
+    loop, windows, _ = make_loop(task)
+    told = rf"at step 24: the validation loss is {loss}; .*last good checkpoint is \S*step-000000012\."
+    with pytest.raises(TrainingDivergedError, match=told):
+        loop.run(windows, MadeUpValidation(0.5, loss))  # type: ignore[arg-type]
+    assert [read_info(folder).validation_loss for folder in list_checkpoints(task.checkpoints)] == [0.5]
+    assert [line["epoch"] for line in read_metrics(task.metrics) if line["kind"] == "epoch"] == [1]
+
+
+class TestStorageThatFails:
+    @pytest.fixture(autouse=True)
+    def try_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(storage, "ATTEMPTS", 1)
+
+    def test_while_the_training_goes_on_is_told_and_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        task, steps = make_task(tmp_path), []
+
+        def refuse_two_epochs(parent: Path, info: CheckpointInfo, *rest: Any) -> Path:
+            steps.append(info.step)
+            if info.step < 36:
+                raise OSError(28, "No space left on device")
+            return write_checkpoint(parent, info, *rest)
+
+        monkeypatch.setattr(pipeline.training.saver, "write_checkpoint", refuse_two_epochs)
+        run(task)
+        assert steps == [12, 12, 24, 24, 36, 36]
+        assert "No checkpoint of step 24: [Errno 28] No space left" in caplog.text
+        assert [read_info(folder).step for folder in list_checkpoints(task.checkpoints)] == [36]
+        failed = [line["failed_checkpoints"] for line in read_metrics(task.metrics) if line["kind"] == "step"]
+        assert failed[:2] == [0, 0]
+        assert failed[-1] == 4
+
+    @pytest.mark.parametrize("stop_after", [5, 0])
+    def test_in_the_end_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int) -> None:
+        """Of the run, or where it was stopped in order."""
+        task = make_task(tmp_path)
+        loop, windows, validation = make_loop(task, stop_requested=StopAfter(stop_after))
+
+        def refuse(*_: object) -> Path:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(pipeline.training.saver, "write_checkpoint", refuse)
+        with pytest.raises(StorageError, match=rf"step {stop_after or 36} could not be written .*No space left"):
+            loop.run(windows, validation)
+
+    def test_before_the_first_step_is_an_error(self, tmp_path: Path) -> None:
+        task = make_task(tmp_path)
+        task.checkpoints.write_text("a file")
+        with pytest.raises(StorageError, match="could not be written"):
+            make_loop(task)
+
+
+class TestWhateverEndsTheLoop:
+    def test_the_record_is_complete(self, tmp_path: Path) -> None:
+        task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
+        loop, windows, validation = make_loop(task)
+        with pytest.raises(Killed):
+            loop.run(KilledWindows(windows, 7), validation)
+        assert loop._recorder is not None
+        assert loop._recorder._log._file.closed
+        assert loop._recorder._saver._thread._shutdown
+
+    def test_what_fails_while_it_is_closed_does_not_hide_the_first_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(_recorder: Recorder) -> None:
+            raise StorageError("the disk is full")
+
+        monkeypatch.setattr(Recorder, "close", refuse)
+        loop, windows, validation = make_loop(make_task(tmp_path))
+        with pytest.raises(Killed):
+            loop.run(KilledWindows(windows, 7), validation)
+        assert "The record could not be closed: the disk is full" in caplog.text
 
 
 def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:

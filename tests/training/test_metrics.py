@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,14 +6,13 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.training.metrics import MetricsLog, last_line, read_metrics
+from pipeline.training.metrics import MetricsLog, MetricsTail, read_metrics
 
 
 def write(path: Path, steps: list[int], resumed: int) -> None:
-    log = MetricsLog(path, path.parent / "tensorboard", resumed)
+    log = MetricsLog(path, path.parent / "tensorboard", resumed, 0)
     for step in steps:
         log.write("step", {"step": step, "loss": 1.0 / step})
-    log.sync()
     log.close()
 
 
@@ -30,19 +30,42 @@ def test_a_new_run_starts_an_empty_file(tmp_path: Path) -> None:
     write(path, [5], resumed=0)
     write(path, [], resumed=0)
     assert read_metrics(path) == []
-    assert last_line(path) is None
 
 
-def test_the_last_line_is_the_last_complete_one(tmp_path: Path) -> None:
+def test_an_epoch_that_the_checkpoint_has_not_reported_is_reported_again(tmp_path: Path) -> None:
+    """A run was killed between an epoch's line and the checkpoint after it; the one before it is of the same step."""
     path = tmp_path / "metrics.jsonl"
-    assert last_line(path) is None
-    assert read_metrics(path) == []
-    write(path, list(range(1, 200)), resumed=0)
-    with path.open("a") as file:
-        file.write('{"kind": "st')
-    line = last_line(path)
-    assert line is not None
-    assert line["step"] == 199
+    for resumed in (0, 1):
+        log = MetricsLog(path, tmp_path / "tensorboard", 24 * resumed, resumed)
+        for epoch in (1, 2)[resumed:]:
+            log.write("step", {"step": 12 * epoch + resumed, "epoch": epoch})
+            log.write("epoch", {"step": 12 * epoch, "epoch": epoch})
+        log.close()
+    lines = [(line["kind"], line["step"]) for line in read_metrics(path)]
+    assert lines == [("step", 12), ("epoch", 12), ("step", 24), ("step", 25), ("epoch", 24)]
+
+
+class TestTail:
+    def test_it_gives_each_complete_line_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "metrics.jsonl"
+        tail = MetricsTail(path)
+        assert tail.read() == []
+        with path.open("a") as file:
+            for text, steps in (('{"step": 5}\n{"st', [5]), ('ep": 10}\n', [10]), ("", [])):
+                file.write(text)
+                file.flush()
+                assert [line["step"] for line in tail.read()] == steps
+
+    def test_it_starts_again_where_the_file_was_replaced(self, tmp_path: Path) -> None:
+        """By a longer one too; half of a line in the old file is no beginning of the new one's."""
+        path = tmp_path / "metrics.jsonl"
+        write(path, [5, 10], resumed=0)
+        with path.open("a") as file:
+            file.write('{"kind": "st')
+        tail = MetricsTail(path)
+        assert [line["step"] for line in tail.read()] == [5, 10]
+        write(path, [6, 7, 8, 9], resumed=5)
+        assert [line["step"] for line in tail.read()] == [5, 6, 7, 8, 9]
 
 
 def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
@@ -74,35 +97,49 @@ class FullForAWhile:
         return getattr(self._file, name)
 
 
-def test_a_disk_that_is_full_for_a_while_loses_no_line(tmp_path: Path) -> None:
-    pauses: list[float] = []
-    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, pauses.append)
+def test_a_disk_that_is_full_for_a_while_loses_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0)
     log._file = FullForAWhile(log._file)  # type: ignore[assignment]
     for step in (5, 10):
         log.write("step", {"step": step, "loss": 1.0})
-    log.close()
-    assert pauses == [1]
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [5, 10]
+    assert re.findall(r"line of step (\d+) is not yet written .*No space left", caplog.text) == ["5"]
+    log.close()
 
 
-def test_a_disk_that_stays_full_is_told_in_words(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, lambda _: None)
+def test_a_disk_that_stays_full_lets_the_training_go_on_but_not_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0, lambda _: None)
     log._file = open("/dev/full", "ab", buffering=0)  # noqa: PTH123, SIM115
-    with pytest.raises(StorageError, match=r"line of step 5 could not be written to .*metrics\.jsonl .*No space left"):
-        log.write("step", {"step": 5, "loss": 1.0})
+    for step in (5, 10):
+        log.write("step", {"step": step, "loss": 1.0})
+    assert len(re.findall("is not yet written", caplog.text)) == 1
+    with pytest.raises(OSError, match="No space left"):
+        log.sync()
+    with pytest.raises(
+        StorageError, match=r"end of the record could not be written to .*metrics\.jsonl .*No space left"
+    ):
+        log.close()
+
+
+def test_a_number_that_is_not_finite_is_a_defect(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        log.write("step", {"step": 5, "loss": float("nan")})
     log.close()
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"record of the run could not be written to .*File exists"):
-        MetricsLog(tmp_path / "file" / "metrics.jsonl", tmp_path / "tensorboard", 0, lambda _: None)
+        MetricsLog(tmp_path / "file" / "metrics.jsonl", tmp_path / "tensorboard", 0, 0, lambda _: None)
 
 
 def test_tensorboard_goes_on_in_another_file_once_its_writer_has_failed(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, lambda _: None)
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0, lambda _: None)
     writer = log._events.file_writer.event_writer._async_writer
     writer._worker.exception = OSError(28, "No space left on device")
     log.write("step", {"step": 5, "loss": 0.25})

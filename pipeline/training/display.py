@@ -1,0 +1,112 @@
+"""What the terminal shows of a training: a live line between the epochs, and some rows of each epoch that stay.
+
+It is read from the run's metrics, by whoever waits for the workers, and has every number of theirs in short words.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.progress import SEPARATOR, Progress, duration
+from pipeline.tokens.layout import TOKEN_KINDS
+from pipeline.training.metrics import MetricsTail
+
+Line = dict[str, Any]
+
+
+class Display:
+    """The progress of one training.
+
+    Args:
+        progress: Where it is shown.
+        metrics: The run's metrics; what they hold already is not shown again.
+        epochs: Of the whole training.
+        reported: Epochs that are reported already in what the training continues from.
+    """
+
+    def __init__(self, progress: Progress, metrics: Path, epochs: int, reported: int) -> None:
+        self._progress, self._epochs, self._shown = progress, epochs, reported
+        self._metrics, self._tail = metrics, MetricsTail(metrics)
+        self.awaited = "the first steps"
+        """What comes next, in words."""
+        self._new_lines()
+
+    def refresh(self) -> bool:
+        """Shows what is new; returns whether anything was."""
+        lines = self._new_lines()
+        for line in lines:
+            # A run that continues from a checkpoint reports what came after it again.
+            if line["kind"] == "epoch" and line["epoch"] > self._shown:
+                self._shown = line["epoch"]
+                self._progress.note(*epoch_rows(line, self._epochs))
+        if lines:
+            self.awaited = f"steps after {lines[-1]['step']:,}"
+            show(self._progress, lines[-1])
+        return bool(lines)
+
+    def _new_lines(self) -> list[Line]:
+        try:
+            return self._tail.read()
+        except OSError as error:
+            self.awaited = f"{self._metrics} to be readable ({error}), and for more steps"
+            return []
+
+
+def show(progress: Progress, line: Line) -> None:
+    """Shows a line of metrics as the progress between two epochs."""
+    progress.update(
+        line["step"],
+        seconds_left=line["seconds_left"],
+        details=[SEPARATOR.join(_facts(line)), *_by_kind(line)],
+        epoch=f"{line['epoch']:.1f}",
+        loss=_loss(line["loss"]),
+    )
+
+
+def epoch_rows(line: Line, epochs: int) -> list[str]:
+    """Returns the rows of an epoch: its facts, losses by kind, accuracies by kind; in brackets those held out.
+
+    Args:
+        line: Of kind `epoch`.
+        epochs: Of the whole training.
+    """
+    facts = [f"epoch {line['epoch']:.0f}/{epochs}", f"step {line['step']:,}", f"loss {_loss(line['loss'])}"]
+    if line.get("validation_loss") is not None:
+        facts.append(f"validation loss {_loss(line['validation_loss'])}")
+    facts += _facts(line)
+    if line["seconds_left"] is not None:
+        facts.append(f"{duration(line['seconds_left'])} left")
+    return [SEPARATOR.join(facts), *_by_kind(line)]
+
+
+def _facts(line: Line) -> list[str]:
+    """Returns what is neither loss nor accuracy; what was not measured is left out."""
+    facts = [f"lr {line['learning_rate']:.3g}", f"gradient norm {line['gradient_norm']:.3g}"]
+    if line["tokens_per_second"] is not None:
+        facts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
+        facts.append(f"utilisation {_percent(line['utilisation'])}")
+        facts.append(f"input {_percent(line['input_share'])}")
+    facts.append(f"{line['memory_gib']:.3g} GiB")
+    if line["failed_checkpoints"]:
+        facts.append(f"{line['failed_checkpoints']} checkpoints FAILED")
+    return facts
+
+
+def _by_kind(line: Line) -> list[str]:
+    return [
+        f"{measure:<9}" + SEPARATOR.join(f"{kind} {_pair(line, f'{measure}_{kind}', words)}" for kind in TOKEN_KINDS)
+        for measure, words in (("loss", _loss), ("accuracy", _percent))
+    ]
+
+
+def _pair(line: Line, name: str, words: Callable[[float | None], str]) -> str:
+    held_out = line.get(f"validation_{name}")
+    return words(line[name]) + (f" ({words(held_out)})" if held_out is not None else "")
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

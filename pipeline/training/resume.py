@@ -1,0 +1,41 @@
+"""Where a training begins: at the newest checkpoint of its run, at the weights of another training, or from nothing."""
+
+import socket
+from pathlib import Path
+
+from pipeline.errors import CheckpointError
+from pipeline.training.checkpoint import last_checkpoint, load_training_state
+from pipeline.training.initial import load_initial_weights
+from pipeline.training.recorder import TrainingTask
+from pipeline.training.state import TrainingState
+from pipeline.training.step import TrainStep
+from pipeline.training.world import World
+
+
+def resume(task: TrainingTask, world: World, step: TrainStep, state: TrainingState) -> None:
+    """Brings model, optimizer and state to where the run stands; every worker calls it.
+
+    Raises:
+        CheckpointError: The checkpoint is corrupt or this worker does not see it, or the initial weights do not fit.
+    """
+    folder = _newest(task.checkpoints, world)
+    if folder is None:
+        if task.training.init_from is not None:
+            load_initial_weights(step.model, task.training.init_from)
+        return
+    model, training = load_training_state(folder)
+    step.model.load_state_dict(model)
+    step.optimizer.load_state_dict(training["optimizer"])
+    state.load_state_dict(training["state"], world)
+
+
+def _newest(parent: Path, world: World) -> Path | None:
+    """Returns the newest checkpoint that worker 0 sees: listings of a network file system may differ among nodes."""
+    folder = world.said_by_first(last_checkpoint(parent) if world.rank == 0 else None)
+    if folder is not None and not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not there for worker {world.rank} on {socket.gethostname()}; expected the checkpoint that "
+            "worker 0 continues from. --runs must be one folder that all nodes share; a network file system may need a "
+            "minute until all of them see the same. Run the same command again: it resumes."
+        )
+    return folder
