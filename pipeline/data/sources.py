@@ -1,7 +1,6 @@
 """What prepare reads: data sets of episodes, each behind the same small interface."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,44 +50,3 @@ class Source(Protocol):
 
     def read(self, ids: Sequence[int]) -> Iterator[Episode]:
         """Yields the episodes `ids`, flattened, in the order given, one in memory at a time."""
-
-
-@dataclass(frozen=True)
-class MemorySource:
-    """Episodes that are already there, for tests and small programs.
-
-    Attributes:
-        episodes: At least one.
-        spaces: How they were flattened; None for plain observations and continuous actions.
-        environment: What they were collected in.
-        name: Names them.
-    """
-
-    episodes: Sequence[Episode]
-    columns: Spaces | None = None
-    environment: dict[str, Any] | None = None
-    name: str = "memory"
-    reference_scores: tuple[float, float] | None = field(default=None)
-
-    @property
-    def spaces(self) -> Spaces:
-        """As given, or plain ones of the first episode's dimensions."""
-        first = self.episodes[0]
-        return self.columns or Spaces.plain(first.observations.shape[1], first.actions.shape[1])
-
-    def lengths(self) -> NDArray[np.int64]:
-        """Returns (n,) the steps of the episodes."""
-        return np.array([episode.num_steps for episode in self.episodes], dtype=np.int64)
-
-    def ids(self) -> NDArray[np.int64]:
-        """Returns 0 to n - 1: the place of each episode."""
-        return np.arange(len(self.episodes), dtype=np.int64)
-
-    def fingerprint(self) -> str:
-        """Returns what distinguishes them: name and number of steps."""
-        return f"{self.name}:{self.lengths().sum()}"
-
-    def read(self, ids: Sequence[int]) -> Iterator[Episode]:
-        """Yields the episodes at the places `ids`."""
-        for index in ids:
-            yield self.episodes[index]

@@ -9,7 +9,8 @@ import secrets
 
 _EVERYWHERE = {
     # Without these, a stage prints hundreds of lines that are not ours, and prints of train workers appear twice.
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    # At ERROR Ray Data prints the traceback of what it raises too.
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_DEDUP_LOGS": "0",

@@ -1,6 +1,7 @@
 """Ray Data's way to our episodes: one read task per range, each reduced to one row where it is read."""
 
 import resource
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from pipeline.distributed.shared_storage import require_shared
 from pipeline.distributed.waiting import within
 from pipeline.errors import ClusterError, PipelineError
 from pipeline.records import Episode
+
+MOST_ATTEMPTS = 3
+"""How often a range is begun before a process that dies under it is taken for the range's own fault."""
 
 Reduce = Callable[[EpisodeIndex, Iterator[tuple[int, Episode]], int], bytes]
 
@@ -88,13 +92,44 @@ class EpisodeDatasource(Datasource):  # type: ignore[misc]  # Ray has no types
         return ReadTask(lambda: _reduced(sources, part, reduce), metadata, per_task_row_limit=per_task_row_limit)
 
 
+def read_ranges(source: EpisodeDatasource, ranges: int, workers: int | None) -> "ray.data.Dataset":
+    """Returns the rows of `source`, one for each of its `ranges`, which are read when rows are asked for.
+
+    Args:
+        source: What to read.
+        ranges: How many, so that each is a task of its own.
+        workers: Tasks at once; None leaves it to Ray Data, which also asks a cluster that can grow for more.
+    """
+    with warnings.catch_warnings():
+        # Ray Data repeats a task whose process dies for ever, and in 2.60 this is the only way to say otherwise.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return ray.data.read_datasource(
+            source,
+            override_num_blocks=ranges,
+            # More workers than ranges would make Ray Data warn.
+            concurrency=None if workers is None else min(workers, ranges),
+            num_cpus=1,
+            ray_remote_args={"max_retries": MOST_ATTEMPTS - 1},
+        )
+
+
 def rows_within(dataset: "ray.data.Dataset", seconds: float) -> Iterator[dict[str, Any]]:
     """Yields the rows of `dataset`, waiting at most `seconds` for each.
 
     Raises:
-        ClusterError: No row came in time, as where the cluster has no CPU to give.
+        ClusterError: No row came in time, as where the cluster has no CPU to give; or a task was lost on each of its
+            attempts.
     """
-    return within(dataset.iter_rows(), seconds, lambda: _unread(seconds))
+    try:
+        yield from within(dataset.iter_rows(), seconds, lambda: _unread(seconds))
+    except ray.exceptions.RayTaskError:  # a defect in the task itself
+        raise
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"a range of episodes was not read in {MOST_ATTEMPTS} attempts; expected its task to end in one of them "
+            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}). Look for nodes that are lost or "
+            "short of memory: lower data.num_workers or data.steps_per_shard, and run the same command again."
+        ) from error
 
 
 def _unread(seconds: float) -> ClusterError:

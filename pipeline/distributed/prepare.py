@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import ray
 import yaml
 from rich.console import Console
 
@@ -28,7 +27,14 @@ from pipeline.data.shards import ShardSettings, finished_shard, write_shard
 from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.storage import Folder, Location
 from pipeline.data.summary import Summary, SummarySettings, merge, summarise
-from pipeline.distributed.datasource import EpisodeDatasource, EpisodeRange, Reduce, ReducedRange, rows_within
+from pipeline.distributed.datasource import (
+    EpisodeDatasource,
+    EpisodeRange,
+    Reduce,
+    ReducedRange,
+    read_ranges,
+    rows_within,
+)
 from pipeline.distributed.session import joins_cluster
 from pipeline.errors import DataError, EnvironmentSetupError, ManifestError, RunFolderError
 from pipeline.evaluation.environment_check import check_environment
@@ -66,7 +72,7 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         ManifestError: `data.discretizer_from` names shards of other columns.
         StorageError: A location that cannot be read or written.
         RunFolderError: The run's shards were made with another configuration, or are being made.
-        ClusterError: The cluster did nothing within `data.timeout_s`.
+        ClusterError: The cluster did nothing within `data.timeout_s`, or lost what reads a range again and again.
     """
     config = experiment.data
     location = run.shards_at(config.output)
@@ -192,19 +198,13 @@ class _Stage:
 
         Raises:
             PipelineError: The first range, in the order of the data, that met an error of the user's.
-            ClusterError: No range was done within `data.timeout_s`.
+            ClusterError: No range was done within `data.timeout_s`, or one was lost on each of its attempts.
         """
         if not ranges:
             return
         workers = self._preparation.config.num_workers
-        dataset = ray.data.read_datasource(
-            EpisodeDatasource(self._preparation.readers, ranges, reduce),
-            override_num_blocks=len(ranges),
-            # None leaves it to Ray Data, which also asks a cluster that can grow for more. More workers than ranges
-            # would make it warn.
-            concurrency=None if workers is None else min(workers, len(ranges)),
-            num_cpus=1,
-        )
+        source = EpisodeDatasource(self._preparation.readers, ranges, reduce)
+        dataset = read_ranges(source, len(ranges), workers)
         rows = rows_within(dataset, self._preparation.config.timeout_s)
         for part, row in zip(ranges, rows, strict=True):
             result = ReducedRange(**row)

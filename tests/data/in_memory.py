@@ -1,9 +1,14 @@
-"""Prepares episodes that are in memory, in this process and without Ray, in milliseconds.
+"""Episodes in memory as a source, and their preparation in this process, without Ray, in milliseconds.
 
-The same functions in the same order as `pipeline.distributed.prepare`, which runs them on a cluster.
+It takes the same functions in the same order as `pipeline.distributed.prepare`, which runs them on a cluster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.index import read_episodes
@@ -11,11 +16,51 @@ from pipeline.data.manifest import Manifest, write_manifest
 from pipeline.data.manifest_builder import build_manifest
 from pipeline.data.plan import Preparation, ShardPlan, fit_summary, with_splits
 from pipeline.data.shards import write_shard
-from pipeline.data.sources import MemorySource
 from pipeline.data.spaces import Spaces
 from pipeline.data.storage import Folder, Location
 from pipeline.data.summary import merge, summarise
 from pipeline.records import Episode
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Episodes that are already there.
+
+    Attributes:
+        episodes: At least one.
+        spaces: How they were flattened; None for plain observations and continuous actions.
+        environment: What they were collected in.
+        name: Names them.
+    """
+
+    episodes: Sequence[Episode]
+    columns: Spaces | None = None
+    environment: dict[str, Any] | None = None
+    name: str = "memory"
+    reference_scores: tuple[float, float] | None = None
+
+    @property
+    def spaces(self) -> Spaces:
+        """As given, or plain ones of the first episode's dimensions."""
+        first = self.episodes[0]
+        return self.columns or Spaces.plain(first.observations.shape[1], first.actions.shape[1])
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Returns (n,) the steps of the episodes."""
+        return np.array([episode.num_steps for episode in self.episodes], dtype=np.int64)
+
+    def ids(self) -> NDArray[np.int64]:
+        """Returns 0 to n - 1: the place of each episode."""
+        return np.arange(len(self.episodes), dtype=np.int64)
+
+    def fingerprint(self) -> str:
+        """Returns what distinguishes them: name and number of steps."""
+        return f"{self.name}:{self.lengths().sum()}"
+
+    def read(self, ids: Sequence[int]) -> Iterator[Episode]:
+        """Yields the episodes at the places `ids`."""
+        for index in ids:
+            yield self.episodes[index]
 
 
 def write_shards(

@@ -3,9 +3,9 @@ import pytest
 
 from pipeline.data.config import SourceConfig
 from pipeline.data.index import EpisodeIndex, build_index, read_episodes, with_validation
-from pipeline.data.sources import MemorySource
 from pipeline.errors import DataError
 from pipeline.records import Episode
+from tests.data.in_memory import MemorySource
 
 
 def counting_source(lengths: list[int], name: str = "counting") -> MemorySource:

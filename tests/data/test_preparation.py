@@ -9,7 +9,6 @@ from pipeline.data.fit import Fit
 from pipeline.data.index import read_episodes
 from pipeline.data.plan import Preparation, fit_summary
 from pipeline.data.shards import read_tokens
-from pipeline.data.sources import MemorySource
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.summary import merge, summarise
@@ -17,7 +16,7 @@ from pipeline.errors import DataError, ManifestError
 from pipeline.records import Episode
 from pipeline.references.prepare import reference_prepare
 from tests.data.episodes import random_episodes, write_minari
-from tests.data.in_memory import write_shards
+from tests.data.in_memory import MemorySource, write_shards
 
 
 def with_nan(episode: Episode) -> Episode:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,22 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def run_and_kill(stage: str, settings: Experiment, far_enough: Callable[[], bool]) -> None:
     """Starts a stage's job and kills it, with every process of its Ray, once it is far enough."""
+    config = write_config(settings)
+    log = config.with_suffix(".log")
+    kill(start_job(stage, "--config", str(config), log=log), far_enough, log)
+
+
+def write_config(settings: Experiment) -> Path:
+    """Writes the settings beside the runs and returns the file."""
     config = Path(settings.runs) / f"{settings.name}.yaml"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    log = config.with_suffix(".log")
-    job = start_job(stage, "--config", str(config), log=log)
-    wait_for(lambda: far_enough() or job.poll() is not None, f"{stage} is half done", log)
-    assert job.poll() is None, f"{stage} ended before it was killed: {log.read_text()}"
+    return config
+
+
+def kill(job: subprocess.Popen[bytes], far_enough: Callable[[], bool], log: Path) -> None:
+    """Kills a job, with every process of its Ray, once it is far enough."""
+    wait_for(lambda: far_enough() or job.poll() is not None, "the job is half done", log)
+    assert job.poll() is None, f"the job ended before it was killed: {log.read_text()}"
     for process in [*descendants(job.pid, ""), job.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -11,9 +13,11 @@ from pipeline.data.shards import read_tokens
 from pipeline.distributed.prepare import FIT_NAME, prepare
 from pipeline.errors import ClusterError, DataError, ManifestError, RunFolderError
 from pipeline.references.prepare import reference_prepare
+from tests.conftest import REPOSITORY
 from tests.data.episodes import counting_episodes, random_episodes, write_minari
 from tests.data.test_d4rl_source import write_d4rl
-from tests.distributed.stages import experiment, files, run_and_kill
+from tests.distributed.paused_preparation import FatalSource, PausingSource, go_on, only
+from tests.distributed.stages import experiment, files, kill, write_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -58,18 +62,39 @@ def test_no_step_is_lost_doubled_or_moved_in_a_mixture(tmp_path: Path) -> None:
     assert sorted(found) == sorted(expected)
 
 
-def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    write_minari(tmp_path, "test/data-v0", random_episodes([40] * 120))
-    whole = prepared(tmp_path, "whole", steps_per_shard=100)
-    settings = {"sources": [{"id": "test/data-v0", "root": str(tmp_path)}], "num_bins": 20, "steps_per_shard": 100}
-    entire, run = experiment(tmp_path, "killed", data=settings)
-    run_and_kill("prepare", entire, lambda: len(list(run.shards.glob("*.parquet"))) >= 4)
+def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"sources": [{"id": "memory"}], "num_bins": 20, "steps_per_shard": 100}
+    entire, run = experiment(tmp_path, "killed", data=data)
+    config, log = write_config(entire), tmp_path / "log.txt"
+    command = [sys.executable, "-m", "tests.distributed.paused_preparation", str(config)]
+    with log.open("wb") as output:
+        job = subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=output)
+    kill(job, lambda: len(list(run.shards.glob("*.parquet"))) >= 4, log)
     assert not (run.shards / MANIFEST_NAME).exists()
     kept = {path: path.stat().st_mtime_ns for path in run.shards.glob("*.parquet")}
     assert 4 <= len(kept) < 40
+    go_on(run.shards).touch()
+    sources = only(PausingSource(random_episodes([40] * 120), shards=run.shards))
+    monkeypatch.setattr("pipeline.distributed.prepare.resolve_sources", lambda *_: sources)
     prepare(entire, run)
-    assert files(run.shards) == files(whole)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was kept was written again"
+    _, other = experiment(tmp_path, "at-once")
+    prepare(entire, other)
+    assert files(run.shards) == files(other.shards)
+
+
+def test_a_range_that_always_loses_its_process_ends_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = only(FatalSource(random_episodes([5] * 5)))
+    monkeypatch.setattr("pipeline.distributed.prepare.resolve_sources", lambda *_: sources)
+    entire, run = experiment(tmp_path, "fatal", data={"sources": [{"id": "memory"}]})
+    with pytest.raises(
+        ClusterError, match=r"was not read in 3 attempts; expected .* \(WorkerCrashedError: .*lower data"
+    ):
+        prepare(entire, run)
 
 
 def test_an_unfinished_preparation_of_other_data_is_begun_again(tmp_path: Path) -> None:
