@@ -4,6 +4,7 @@
 where they end.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 from pipeline.configuration import absolute
 from pipeline.data.spaces import Spaces, select_columns
 from pipeline.data.staging import local_copy
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.records import Episode
 
 _COLUMNS = ("observations", "actions", "rewards", "terminals")
+
+# What h5py raises where a file is cut off or damaged, lacks a column, or has one of an odd type.
+_READ_ERRORS = (OSError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,11 @@ class D4rlSource:
         """
         if keys is not None:
             raise ConfigError(f"data.observation_keys is {list(keys)}; expected null: D4RL's observations are flat.")
-        try:
-            with h5py.File(local_copy(location)) as file:
-                missing = [name for name in _COLUMNS if name not in file]
-                if missing:
-                    raise DataError(f"{location} lacks {missing}; expected a D4RL file with {list(_COLUMNS)}.")
-                shapes = {name: file[name].shape for name in _COLUMNS}
-        except OSError as error:
-            raise DataError(
-                f"{location} cannot be read ({error}); expected an HDF5 file of D4RL. The download may be incomplete."
-            ) from error
+        with _opened(location) as file:
+            missing = [name for name in _COLUMNS if name not in file]
+            if missing:
+                raise DataError(f"{location} lacks {missing}; expected a D4RL file with {list(_COLUMNS)}.")
+            shapes = {name: file[name].shape for name in _COLUMNS}
         steps = shapes["rewards"][0]
         if steps < 1 or any(shape[0] != steps for shape in shapes.values()):
             raise DataError(
@@ -103,9 +102,13 @@ class D4rlSource:
         return hasher.hexdigest()
 
     def read(self, ids: Sequence[int]) -> Iterator[Episode]:
-        """Yields the episodes `ids`."""
+        """Yields the episodes `ids`.
+
+        Raises:
+            DataError: The file cannot be read; also of every other method that opens it.
+        """
         starts, ends = self._borders()
-        with h5py.File(local_copy(self.location)) as file:
+        with _opened(self.location) as file:
             for episode_id in ids:
                 steps = slice(int(starts[episode_id]), int(ends[episode_id]))
                 yield self._episode(file, episode_id, steps)
@@ -129,10 +132,25 @@ class D4rlSource:
 
     def _borders(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns first step and end of each episode."""
-        with h5py.File(local_copy(self.location)) as file:
+        with _opened(self.location) as file:
             ended = np.asarray(file["terminals"][:], dtype=np.bool_).reshape(-1)
             if "timeouts" in file:
                 ended = ended | np.asarray(file["timeouts"][:], dtype=np.bool_).reshape(-1)
         ended[-1] = True
         ends = np.flatnonzero(ended).astype(np.int64) + 1
         return np.concatenate([[0], ends[:-1]]).astype(np.int64), ends
+
+
+@contextlib.contextmanager
+def _opened(location: str) -> Iterator[Any]:
+    """Opens a file for the length of a `with` block; what cannot be read in it is an error of the data."""
+    try:
+        with h5py.File(local_copy(location)) as file:
+            yield file
+    except PipelineError:  # said already; it is a ValueError too
+        raise
+    except _READ_ERRORS as error:
+        raise DataError(
+            f"{location} cannot be read ({type(error).__name__}: {error}); expected an HDF5 file of D4RL. The download "
+            "may be incomplete: fetch it again."
+        ) from error

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -94,3 +95,24 @@ def test_a_file_that_is_no_hdf5_is_refused(tmp_path: Path) -> None:
 def test_keys_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected null: D4RL's observations are flat"):
         D4rlSource.open(write_d4rl(tmp_path / "a.hdf5"), keys=("observation",))
+
+
+def without_rewards(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["rewards"]
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("damage", [without_rewards, cut_off])
+def test_a_file_that_was_damaged_meanwhile_is_an_error_of_the_data(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    source = D4rlSource.open(write_d4rl(tmp_path / "a.hdf5"))
+    damage(tmp_path / "a.hdf5")
+    with pytest.raises(
+        DataError, match=r"a.hdf5 cannot be read \((OSError|KeyError): .*; expected an HDF5 file of D4RL"
+    ):
+        list(source.read([0]))
