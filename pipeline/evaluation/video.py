@@ -29,6 +29,9 @@ SIDE = 320
 PAST_STEPS = 60
 """Steps of the past that the curve shows."""
 
+PROBE_SECONDS = 60.0
+"""How long a backend may take to make a context; it takes about a second."""
+
 _PAPER, _INK, _FAINT, _PLAN = "#ffffff", "#22272e", "#d0d5dc", "#3f6fd8"
 
 _PROBE = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current()"
@@ -47,14 +50,19 @@ def choose_rendering_backend() -> str | None:
     if "MUJOCO_GL" in os.environ:
         return os.environ["MUJOCO_GL"]
     for backend in ("egl", "osmesa"):
-        environment = {**os.environ, "MUJOCO_GL": backend}
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE], env=environment, capture_output=True, timeout=120, check=False
-        )
-        if probe.returncode == 0:
+        if _draws(backend):
             os.environ["MUJOCO_GL"] = backend
             return backend
     return None
+
+
+def _draws(backend: str) -> bool:
+    command, environment = [sys.executable, "-c", _PROBE], {**os.environ, "MUJOCO_GL": backend}
+    try:
+        subprocess.run(command, env=environment, capture_output=True, timeout=PROBE_SECONDS, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # broken drivers hang, too
+        return False
+    return True
 
 
 def was_filmed(path: Path) -> bool:

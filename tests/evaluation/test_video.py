@@ -1,6 +1,7 @@
 import logging
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,20 @@ def test_the_curve_shows_what_the_plan_promised_beyond_the_present() -> None:
 def test_a_backend_that_is_chosen_already_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "mine")
     assert choose_rendering_backend() == "mine"
+
+
+@pytest.mark.parametrize(("hanging", "chosen"), [({"egl"}, "osmesa"), ({"egl", "osmesa"}, None)])
+def test_a_backend_that_hangs_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, hanging: set[str], chosen: str | None
+) -> None:
+    def run(command: list[str], env: dict[str, str], timeout: float, **_: Any) -> None:
+        if env["MUJOCO_GL"] in hanging:
+            raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("MUJOCO_GL", "")  # so that monkeypatch takes away what is set below
+    monkeypatch.delenv("MUJOCO_GL")
+    assert choose_rendering_backend() == chosen
 
 
 @pytest.mark.slow
