@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -81,7 +82,6 @@ def test_a_row_group_holds_about_the_steps_of_a_row(tmp_path: Path) -> None:
 
 
 def test_arrow_pandas_and_duckdb_read_the_same_rows(tmp_path: Path) -> None:
-    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed: see tests/requirements.txt")
     folder = write(tmp_path, steps_per_shard=20, steps_per_row=10)
     pattern = str(folder / "*.parquet")
     arrow = pq.read_table(sorted(folder.glob("*.parquet"))).to_pylist()

@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from pipeline.data.config import DataConfig, SourceConfig
@@ -64,8 +65,7 @@ def test_a_local_location_is_its_own_copy(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """A URI of an empty bucket on a local stand-in for S3."""
-    moto_server = pytest.importorskip("moto.server", reason="moto is not installed: see tests/requirements.txt")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     options = f"scheme=http&endpoint_override={host}:{port}&allow_bucket_creation=true"

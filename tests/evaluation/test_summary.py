@@ -36,7 +36,7 @@ def test_a_method_s_entry_has_what_a_hand_computes(make_result: Make) -> None:
     entry = summarize("planner", results, REFERENCE)
     assert (entry["mean_return"], entry["median_return"], entry["iqm_return"]) == (30.0, 25.0, 25.0)
     assert (entry["normalized_score"], entry["decision_ms"], entry["success_rate"]) == (60.0, 4.0, 0.75)
-    assert (entry["episodes"], entry["failed"], entry["predicted_return"]) == (4, 0, 1.5)
+    assert (entry["episodes"], entry["failed"], entry["predicted_return"]) == (4, 0, 24.0)
     low, high = entry["interval"]
     assert 10.0 <= low < 30.0 < high <= 60.0
     assert entry["normalized_interval"] == [2 * low, 2 * high]
