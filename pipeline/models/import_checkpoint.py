@@ -4,7 +4,6 @@ Both compute the same function; only names differ, and that queries, keys and va
 with `weights_only`, so nothing in them is ever executed.
 """
 
-import pickle
 import re
 from pathlib import Path
 
@@ -25,6 +24,9 @@ _BLOCK_NAMES = {
 }
 _NAMES = {"tok_emb.weight": "token_embedding.weight", "ln_f.weight": "norm.weight", "ln_f.bias": "norm.bias"}
 
+_LISTED = 6
+"""Names that an error lists."""
+
 
 def import_checkpoint(path: Path, config: ModelConfig, layout: TransitionLayout) -> dict[str, Tensor]:
     """Returns the state dict for `TrajectoryTransformer(config, layout)` that the public file holds.
@@ -40,21 +42,17 @@ def import_checkpoint(path: Path, config: ModelConfig, layout: TransitionLayout)
         CheckpointError: The file is not such a state dict, or is of another shape.
     """
     theirs = _read(path)
-    for name in ("tok_emb.weight", "pos_emb", "head.weight", "ln_f.weight"):
-        if name not in theirs:
-            raise CheckpointError(
-                f"{path} has no {name!r}; expected the state dict of the public Trajectory Transformer. "
-                f"It holds {sorted(theirs)[:3]}..."
-            )
-    _require_shape(path, theirs, config, layout)
+    _require_settings(path, theirs, config, layout)
+    _require_tensors(path, theirs, config, layout)
     return _renamed(theirs, config)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:
+        # A damaged file, or one of another kind, raises whatever the reader stumbles over: IndexError, KeyError, ...
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be read ({reason}); expected a file of tensors that torch.save wrote."
         ) from error
@@ -63,24 +61,83 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _require_shape(path: Path, theirs: dict[str, Tensor], config: ModelConfig, layout: TransitionLayout) -> None:
+def _require_settings(path: Path, theirs: dict[str, Tensor], config: ModelConfig, layout: TransitionLayout) -> None:
+    """Checks the sizes that have settings of ours, to tell a difference in their words."""
+    for name in ("pos_emb", "head.weight"):
+        if name not in theirs or theirs[name].dim() != 3 or not theirs[name].numel():
+            there = f"{name} of shape {tuple(theirs[name].shape)}" if name in theirs else f"no {name!r}"
+            raise CheckpointError(
+                f"{path} has {there}; expected the state dict of the public Trajectory Transformer, where it has 3 "
+                f"dimensions. It holds {_listed(sorted(theirs))}."
+            )
     heads, vocabulary, width = theirs["head.weight"].shape
-    layers = 1 + max(int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name)))
-    inputs = theirs["pos_emb"].shape[1]
+    layers = 1 + max((int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name))), default=-1)
     found = {
         "model.width": (width, config.width),
         "model.layers": (layers, config.layers),
         "tokens of a transition": (heads, layout.transition_dim),
         "data.num_bins": (vocabulary - 1, layout.num_bins),
-        "model.window_transitions": ((inputs + 1) / heads, config.window_transitions),
+        "model.window_transitions": ((theirs["pos_emb"].shape[1] + 1) / heads, config.window_transitions),
     }
-    for what, (there, here) in found.items():
-        if there != here:
-            raise CheckpointError(f"{path} has {what} {there:g}; expected {here}, as configured. Set it to {there:g}.")
-    mask_LL = attention_mask(inputs, layout)
-    for name, tensor in theirs.items():
-        if name.endswith("attn.mask") and not torch.equal(tensor.squeeze().bool(), mask_LL):
+    for what, (theirs_has, ours) in found.items():
+        if theirs_has != ours:
+            raise CheckpointError(
+                f"{path} has {what} {theirs_has:g}; expected {ours}, as configured. Set it to {theirs_has:g}."
+            )
+    if config.positions != "learned":
+        raise CheckpointError(
+            f"{path} has learned positions; expected model.positions {config.positions}, as configured. "
+            "Set it to learned."
+        )
+
+
+def _require_tensors(path: Path, theirs: dict[str, Tensor], config: ModelConfig, layout: TransitionLayout) -> None:
+    """Checks that all tensors of such a model are there, in their shapes, and no others."""
+    masks = {f"blocks.{index}.attn.mask" for index in range(config.layers)}
+    shapes = _shapes(config, layout)
+    wrong = {
+        "missing": [name for name in shapes if name not in theirs],
+        "not known": sorted(theirs.keys() - shapes.keys() - masks),
+        "of another shape": [
+            f"{name} {tuple(theirs[name].shape)} instead of {shape}"
+            for name, shape in shapes.items()
+            if name in theirs and theirs[name].shape != shape
+        ],
+    }
+    told = "; ".join(f"{what}: {_listed(names)}" for what, names in wrong.items() if names)
+    if told:
+        raise CheckpointError(
+            f"{path} holds other tensors than the public Trajectory Transformer of that size ({told}); expected those "
+            "and no others. Give the state_*.pt of a model without extensions."
+        )
+    mask_LL = attention_mask(theirs["pos_emb"].shape[1], layout)
+    for name in masks & theirs.keys():
+        if not torch.equal(theirs[name].squeeze().bool(), mask_LL):
             raise CheckpointError(f"{path} has another attention mask in {name}; expected a causal one without values.")
+
+
+def _shapes(config: ModelConfig, layout: TransitionLayout) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each tensor of the public model."""
+    width, dim, bins = config.width, layout.transition_dim, layout.num_bins
+    shapes: dict[str, tuple[int, ...]] = {
+        "tok_emb.weight": (dim * bins + 1, width),
+        "pos_emb": (1, config.window_transitions * dim - 1, width),
+        "ln_f.weight": (width,),
+        "ln_f.bias": (width,),
+        "head.weight": (dim, bins + 1, width),
+    }
+    layers = {"ln1": (width,), "ln2": (width,), "mlp.0": (4 * width, width), "mlp.2": (width, 4 * width)}
+    layers |= {f"attn.{name}": (width, width) for name in ("query", "key", "value", "proj")}
+    for index in range(config.layers):
+        for layer, shape in layers.items():
+            shapes[f"blocks.{index}.{layer}.weight"] = shape
+            shapes[f"blocks.{index}.{layer}.bias"] = shape[:1]
+    return shapes
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _renamed(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -89,6 +89,7 @@ def test_imported_weights_give_the_public_logits(tmp_path: Path) -> None:
         (CONFIG.model_copy(update={"width": 16}), LAYOUT, r"model\.width 8; expected 16"),
         (CONFIG.model_copy(update={"layers": 3}), LAYOUT, r"model\.layers 2; expected 3"),
         (CONFIG.model_copy(update={"window_transitions": 4}), LAYOUT, r"model\.window_transitions 3; expected 4"),
+        (CONFIG.model_copy(update={"positions": "sinusoidal"}), LAYOUT, r"learned positions; expected .* sinusoidal"),
         (CONFIG, TransitionLayout.plain(2, 1, 9), r"data\.num_bins 6; expected 9"),
         (CONFIG, TransitionLayout.plain(2, 2, 6), "tokens of a transition 5; expected 6"),
     ],
@@ -101,6 +102,39 @@ def test_weights_of_another_shape_are_refused(
         import_checkpoint(tmp_path / "state.pt", config, layout)
 
 
+def changed(**changes: Tensor | None) -> dict[str, Tensor]:
+    """The public state with other tensors, or without those that are None; `__` stands for a point."""
+    state: dict[str, Tensor | None] = {**public_state(), **{key.replace("__", "."): t for key, t in changes.items()}}
+    return {name: tensor for name, tensor in state.items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (changed(pos_emb=torch.zeros(LENGTH, 8)), r"pos_emb of shape \(14, 8\); expected .*3 dimensions"),
+        (changed(head__weight=torch.zeros(0, 7, 8)), r"head\.weight of shape \(0, 7, 8\); expected"),
+        (
+            {name: tensor for name, tensor in public_state().items() if not name.startswith("blocks")},
+            r"has model\.layers 0; expected 2",
+        ),
+        (changed(blocks__1__mlp__2__bias=None, ln_f__bias=None), r"\(missing: ln_f\.bias, blocks\.1\.mlp\.2\.bias\)"),
+        (changed(goal_emb=torch.zeros(1)), r"\(not known: goal_emb\)"),
+        (
+            changed(tok_emb__weight=torch.zeros(30, 8), extra=torch.zeros(1)),
+            r"not known: extra; of another shape: tok_emb\.weight \(30, 8\) instead of \(31, 8\)",
+        ),
+        (
+            {name: tensor for name, tensor in public_state().items() if "blocks.0" not in name},
+            r"missing: blocks\.0\.ln1\.weight, .* and 10 more",
+        ),
+    ],
+)
+def test_missing_and_strange_tensors_are_told(tmp_path: Path, state: dict[str, Tensor], message: str) -> None:
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=message):
+        import_checkpoint(tmp_path / "state.pt", CONFIG, LAYOUT)
+
+
 def test_another_mask_is_refused(tmp_path: Path) -> None:
     state = public_state()
     state["blocks.1.attn.mask"] = torch.tril(torch.ones(1, 1, LENGTH, LENGTH))
@@ -111,14 +145,15 @@ def test_another_mask_is_refused(tmp_path: Path) -> None:
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    path.write_bytes(b"no tensors here")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        import_checkpoint(path, CONFIG, LAYOUT)
+    for content in (b"no tensors here", b"", b"\x80\x02}q\x01(X\x01\x00\x00\x00\xffu.", b"\x80\x02a."):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"cannot be read \(.+\)"):
+            import_checkpoint(path, CONFIG, LAYOUT)
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="holds list; expected a dict"):
         import_checkpoint(path, CONFIG, LAYOUT)
     torch.save({"weight": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match=r"has no 'tok_emb\.weight'"):
+    with pytest.raises(CheckpointError, match=r"has no 'pos_emb'; expected the state dict of .*It holds weight\."):
         import_checkpoint(path, CONFIG, LAYOUT)
 
 
