@@ -16,6 +16,7 @@ def make(**settings: object) -> Schedule:
 def test_an_epoch_is_one_window_for_each_start() -> None:
     schedule = make()
     assert (schedule.steps_per_epoch, schedule.total_steps, schedule.tokens_per_step) == (10, 40, 20)
+    assert schedule.tokens_per_epoch == 200
 
 
 def test_an_epoch_can_be_a_stated_number_of_windows() -> None:
