@@ -2,7 +2,7 @@
 
     python jobs/report.py --config configs/quickstart.yaml      # runs/quickstart/report.html
     python jobs/report.py --name quickstart                     # the same
-    python jobs/report.py --runs quickstart reacher             # runs/comparison.{md,tex,html}
+    python jobs/report.py --compare quickstart reacher          # runs/comparison.{md,tex,html}
 
 The table has data sets down and methods across. Runs that differ only in their seed are trainings of one method: their
 interval covers trainings and episodes. A name with a slash is the path of a run's folder; the table goes beside the
@@ -22,16 +22,19 @@ from pipeline.run_folder import RunFolder
 
 
 def main(arguments: list[str]) -> None:
-    """Reports the run that `--config` or `--name` names, or compares those that `--runs` names."""
+    """Reports the run that `--config` or `--name` names, or compares those that `--compare` names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--config", action="append", help="YAML file of a run's settings; its name counts.")
     parser.add_argument("--name", help="Name of a run.")
-    parser.add_argument("--runs", nargs="+", help="Runs to compare; with --name, their folder.")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder that holds the runs' folders.")
+    parser.add_argument("--compare", nargs="+", metavar="RUN", help="Runs to compare.")
     parser.add_argument("--output", type=Path, help="Path of the table without its ending (.md, .tex, .html).")
     known, _ = parser.parse_known_args(arguments)
-    if known.config or known.name:
+    if bool(known.compare) == bool(known.config or known.name):
+        parser.error("expected --config or --name of the run to report on, or --compare with several runs.")
+    if not known.compare:
         experiment = parse_experiment(__doc__, arguments)
         run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
         if run.summary.exists():
@@ -39,9 +42,7 @@ def main(arguments: list[str]) -> None:
         report(run)
         return
     parser.parse_args(arguments)
-    if not known.runs:
-        parser.error("expected --config, --name or --runs: which run, or which runs, to report on.")
-    folders = [Path(name) if "/" in name else Path("runs") / name for name in known.runs]
+    folders = [Path(name) if "/" in name else known.runs / name for name in known.compare]
     print(write_comparison(folders, known.output or folders[0].resolve().parent / "comparison"))
 
 

@@ -107,7 +107,7 @@ def write_comparison(folders: Sequence[Path], stem: Path) -> str:
     paths = [folder.resolve() for folder in folders]
     for path in paths:
         if paths.count(path) > 1:
-            raise RunFolderError(f"--runs names {path} {paths.count(path)} times; expected every run once.")
+            raise RunFolderError(f"--compare names {path} {paths.count(path)} times; expected every run once.")
     comparison = compare([read_run(RunFolder(path)) for path in paths])
     writers = {".md": to_markdown, ".tex": to_latex, ".html": to_html}
     for ending, writer in writers.items():

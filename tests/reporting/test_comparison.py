@@ -203,7 +203,7 @@ def test_the_comparison_is_written_in_three_forms(made_run: MadeRun) -> None:
 
 def test_a_run_that_is_named_twice_is_refused(made_run: MadeRun) -> None:
     folder = made_run.folder.root
-    with pytest.raises(RunFolderError, match=r"--runs names .*made 2 times; expected every run once"):
+    with pytest.raises(RunFolderError, match=r"--compare names .*made 2 times; expected every run once"):
         write_comparison([folder, folder.parent / "." / "made"], folder.parent / "comparison")
 
 

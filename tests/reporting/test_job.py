@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunFolderError
+from tests.conftest import REPOSITORY
 from tests.reporting.made_run import MadeRun
 
-SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "report.py"
+SCRIPT = REPOSITORY / "jobs" / "report.py"
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_job_compares_runs_by_name_and_by_path(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(made_run.folder.root.parent.parent)
-    job(["--runs", "made", str(second_seed)])
+    job(["--compare", "made", str(second_seed)])
     assert capsys.readouterr().out.splitlines()[2].startswith("| Pendulum-v1 | own/pendulum/mixed-v0 | return | 2 ")
     assert (made_run.folder.root.parent / "comparison.tex").is_file()
 
@@ -77,27 +78,29 @@ def test_a_comparison_goes_beside_the_first_run_or_where_it_is_told_to(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.chdir(made_run.folder.root.parent.parent)
-    job(["--runs", str(second_seed), "made"])
+    monkeypatch.chdir(tmp_path)
+    runs = str(made_run.folder.root.parent)
+    job(["--compare", str(second_seed), "made", "--runs", runs])
     assert (second_seed.parent / "comparison.md").is_file()
-    job(["--runs=made", "--output", str(tmp_path / "table")])
+    job(["--runs", runs, "--compare=made", "--output", str(tmp_path / "table")])
     assert {path.name for path in tmp_path.glob("table.*")} == {"table.md", "table.tex", "table.html"}
     assert not (made_run.folder.root.parent / "comparison.md").exists()
 
 
-def test_the_job_without_a_run_says_what_it_needs(
+@pytest.mark.parametrize("arguments", [[], ["--runs", "somewhere"], ["--name", "made", "--compare", "made"]])
+def test_the_job_without_a_run_or_with_two_kinds_says_what_it_needs(
+    job: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        job(arguments)
+    assert "expected --config or --name of the run to report on, or --compare with" in capsys.readouterr().err
+
+
+def test_the_job_refuses_an_unknown_option_beside_compare(
     job: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        job([])
-    assert "expected --config, --name or --runs" in capsys.readouterr().err
-
-
-def test_the_job_refuses_an_unknown_option_beside_runs(
-    job: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        job(["--runs", "made", "--format", "pdf"])
+        job(["--compare", "made", "--format", "pdf"])
     assert "unrecognized arguments: --format pdf" in capsys.readouterr().err
 
 
@@ -113,4 +116,4 @@ def test_the_job_refuses_a_run_that_is_not_there(
 def test_the_script_explains_itself(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--help"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path)
-    assert "python jobs/report.py --runs quickstart reacher" in run.stdout
+    assert "python jobs/report.py --compare quickstart reacher" in run.stdout
