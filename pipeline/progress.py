@@ -93,10 +93,10 @@ class Progress:
 
     def note(self, *rows: str) -> None:
         """Prints rows that stay, the first one behind the stage's name; too long ones are folded on a terminal."""
-        for index, row in enumerate(rows):
-            text = f"{self._stage if index == 0 else '':<9} {row}"
-            for line in _folded(text, self._console.width) if self._on_terminal else [text]:
-                self._console.print(line)
+        texts = [f"{self._stage if index == 0 else '':<9} {row}" for index, row in enumerate(rows)]
+        if self._on_terminal:
+            texts = [line for text in texts for line in _folded(text, self._console.width)]
+        self._console.print("\n".join(texts))
         self._printed = time.monotonic()
 
     def _show(self, rows: list[str], done: float, now: float) -> None:
@@ -104,7 +104,8 @@ class Progress:
             self._live.update(self._with_bar(rows, done), refresh=True)
         elif now - self._printed >= min(max(1.0, (now - self._started) / 20), MOST_SILENT_SECONDS):
             self._printed = now
-            self._console.print(SEPARATOR.join(rows))
+            # In one line there is nothing that details would be lined up with.
+            self._console.print(SEPARATOR.join([rows[0], *(" ".join(row.split()) for row in rows[1:])]))
 
     def finish(self, text: str) -> None:
         """Ends the stage with its last line, `text`, and the seconds that it took."""

@@ -1,4 +1,5 @@
 import io
+import re
 from itertools import pairwise
 
 import pytest
@@ -80,6 +81,65 @@ def test_it_says_what_is_waited_for_which_counts_for_no_rate(clock: Clock) -> No
         "train     waiting for 1 worker of 2 CPUs, 0 GPUs · 1 min 05 s",
         "train     100/1,000 steps · 10/s · 1 min 30 s left",
     ]
+
+
+def test_who_knows_better_tells_how_long_it_takes(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress("train", total=1000, unit="steps", stream=stream) as progress:
+        progress.update(0)
+        for clock.now, left in ((10.0, 7200.0), (20.0, None)):
+            progress.update(10 * clock.now, seconds_left=left)
+    assert [line.split(" · ")[-1] for line in stream.getvalue().splitlines()] == ["2 h 00 min left", "1 min 20 s left"]
+
+
+def test_details_are_behind_the_line_where_there_is_no_terminal(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress("train", stream=stream) as progress:
+        for clock.now in (1.0, 1.1, 1.2):
+            progress.update(1, details=["lr 0.1 · 2 GiB", "accuracy 3 %"])
+    assert stream.getvalue() == "train     1 · lr 0.1 · 2 GiB · accuracy 3 %\n"
+
+
+def test_notes_stay_and_the_next_line_waits_its_time(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress("train", stream=stream) as progress:
+        for clock.now in (1.0, 1.1, 2.2):
+            progress.note(f"at {clock.now}", "and more")
+            progress.update(1)
+    assert stream.getvalue().splitlines() == [
+        line for now in (1.0, 1.1, 2.2) for line in (f"train     at {now}", "          and more")
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "dumb-but-live")
+    monkeypatch.setenv("COLUMNS", "60")
+    return Terminal()
+
+
+def visible(terminal: Terminal) -> list[str]:
+    """What was printed, without what moves the cursor and colours."""
+    return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in re.split(r"[\r\n]+", terminal.getvalue())]
+
+
+def test_on_a_narrow_terminal_live_rows_are_cut_and_notes_are_folded(clock: Clock, terminal: Terminal) -> None:
+    facts = [f"fact {number:2}" for number in range(12)]
+    with Progress("train", total=1000, unit="steps", stream=terminal) as progress:
+        progress.update(1, details=[" · ".join(facts)], loss=0.5)
+        progress.note(" · ".join(facts))
+    lines = visible(terminal)
+    assert max(map(len, lines)) <= 60
+    assert "train     1/1,000 steps · loss 0.5" in lines
+    assert [line for line in lines if line.endswith("…")]
+    noted = lines[lines.index("train     fact  0 · fact  1 · fact  2 · fact  3 · fact  4") :]
+    assert noted[1] == "          fact  5 · fact  6 · fact  7 · fact  8 · fact  9"
+    assert noted[2] == "          fact 10 · fact 11"
 
 
 def test_facts_are_printed_as_they_are_whatever_brackets_they_hold() -> None:

@@ -56,7 +56,7 @@ def show(progress: Progress, line: Line) -> None:
     """Shows a line of metrics as the progress between two epochs."""
     progress.update(
         line["step"],
-        seconds_left=line["seconds_left"],
+        seconds_left=line.get("seconds_left"),
         details=[SEPARATOR.join(_facts(line)), *_by_kind(line)],
         epoch=f"{line['epoch']:.1f}",
         loss=_loss(line["loss"]),
@@ -74,20 +74,20 @@ def epoch_rows(line: Line, epochs: int) -> list[str]:
     if line.get("validation_loss") is not None:
         facts.append(f"validation loss {_loss(line['validation_loss'])}")
     facts += _facts(line)
-    if line["seconds_left"] is not None:
+    if line.get("seconds_left"):
         facts.append(f"{duration(line['seconds_left'])} left")
     return [SEPARATOR.join(facts), *_by_kind(line)]
 
 
 def _facts(line: Line) -> list[str]:
-    """Returns what is neither loss nor accuracy; what was not measured is left out."""
+    """Returns what is neither loss nor accuracy; what was not measured, or not yet known to the code, is left out."""
     facts = [f"lr {line['learning_rate']:.3g}", f"gradient norm {line['gradient_norm']:.3g}"]
-    if line["tokens_per_second"] is not None:
+    if line.get("tokens_per_second") is not None:
         facts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
-        facts.append(f"utilisation {_percent(line['utilisation'])}")
-        facts.append(f"input {_percent(line['input_share'])}")
+        facts.append(f"MFU {_percent(line['utilisation'])}")
+        facts.append(f"input {_percent(line.get('input_share'))}")
     facts.append(f"{line['memory_gib']:.3g} GiB")
-    if line["failed_checkpoints"]:
+    if line.get("failed_checkpoints"):
         facts.append(f"{line['failed_checkpoints']} checkpoints FAILED")
     return facts
 
