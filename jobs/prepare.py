@@ -7,8 +7,9 @@ From the repository's root:
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.prepare import prepare, tell_environment
+from pipeline.distributed.prepare import prepare
 from pipeline.distributed.session import session
+from pipeline.evaluation.environment_check import tell_environment
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
@@ -17,7 +18,7 @@ def main(experiment: Experiment, run: RunFolder) -> None:
     """Prepares, or goes on where an interrupted preparation stopped."""
     with session(experiment.runs):
         prepare(experiment, run)
-    tell_environment(experiment, run)
+    tell_environment(experiment.environment, run.shards_at(experiment.data.output))
 
 
 if __name__ == "__main__":

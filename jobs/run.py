@@ -8,9 +8,10 @@ Each stage finishes what is missing and skips what is there, so the same command
 from pipeline.command_line import job
 from pipeline.distributed.collect import collect
 from pipeline.distributed.evaluate import evaluate
-from pipeline.distributed.prepare import prepare, require_environment
+from pipeline.distributed.prepare import prepare
 from pipeline.distributed.session import session
 from pipeline.distributed.train import train
+from pipeline.evaluation.environment_check import require_environment
 from pipeline.experiment import Experiment
 from pipeline.reporting.report import report
 from pipeline.run_folder import RunFolder
@@ -22,7 +23,7 @@ def main(experiment: Experiment, run: RunFolder) -> None:
         if not experiment.data.sources:
             collect(experiment, run)
         prepare(experiment, run)
-        require_environment(experiment, run)
+        require_environment(experiment.environment, run.shards_at(experiment.data.output))
         train(experiment, run)
         evaluate(experiment, run)
     report(run)

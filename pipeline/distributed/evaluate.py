@@ -9,15 +9,16 @@ from typing import Any, get_args
 import numpy as np
 
 from pipeline.configuration import claim_folder
-from pipeline.data.manifest import Manifest, read_manifest
+from pipeline.data.manifest import Manifest
 from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
 from pipeline.distributed.session import joins_cluster
-from pipeline.errors import ConfigError, EvaluationError
+from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import EvaluationConfig, MethodName
 from pipeline.evaluation.environment_check import check_environment
 from pipeline.evaluation.methods import MethodRecipe, method_recipe, video_path
 from pipeline.evaluation.results import EpisodeStore
-from pipeline.evaluation.rollout import EpisodeStart
+from pipeline.evaluation.rollout import episode_starts
+from pipeline.evaluation.subject import checkpoint_folder, load_manifest
 from pipeline.evaluation.summary import build_summary, choose_reference, ended_episodes, write_summary
 from pipeline.evaluation.video import was_filmed
 from pipeline.exclusive import exclusive
@@ -26,8 +27,6 @@ from pipeline.progress import Progress
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import print_summary
 from pipeline.run_folder import RunFolder
-from pipeline.seeding import derived_seed
-from pipeline.training.checkpoint import MANIFEST, best_checkpoint, verify
 
 
 def evaluate(experiment: Experiment, run: RunFolder) -> None:
@@ -48,8 +47,8 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     """
     config = experiment.evaluation
     has_model = any(method != "random" for method in config.methods)
-    checkpoint = checkpoint_folder(experiment, run) if has_model else None
-    manifest = load_manifest(experiment, run, checkpoint)
+    checkpoint = checkpoint_folder(config.checkpoint, run.checkpoints) if has_model else None
+    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint, experiment.planning.discount)
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
     recipes = {method: _recipe(method, experiment, run, manifest, checkpoint) for method in config.methods}
     stores = {method: EpisodeStore(run.episodes(method)) for method in recipes}
@@ -76,47 +75,6 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     if failures:
         told = "\n".join(f"{method}: {error}" for method, error in failures.items())
         raise EvaluationError(told) from next(iter(failures.values()))
-
-
-def checkpoint_folder(experiment: Experiment, run: RunFolder) -> Path:
-    """Returns the verified checkpoint that is evaluated: the configured one, else the run's best.
-
-    Raises:
-        CheckpointError: There is none, or it is damaged.
-    """
-    configured = experiment.evaluation.checkpoint
-    folder = best_checkpoint(run.checkpoints) if configured is None else Path(configured).resolve()
-    verify(folder)
-    return folder
-
-
-def load_manifest(experiment: Experiment, run: RunFolder, checkpoint: Path | None) -> Manifest:
-    """Returns the manifest of the data that the model was trained on; of the run's shards without a model.
-
-    Raises:
-        ManifestError: It is missing or damaged.
-        ConfigError: The planner's discount is not that of its values.
-    """
-    if checkpoint is None:
-        manifest = read_manifest(run.shards_at(experiment.data.output))
-    else:
-        path = checkpoint / MANIFEST
-        manifest = Manifest.from_json(path.read_text(), str(path))
-    if experiment.planning.discount != manifest.discount:
-        raise ConfigError(
-            f"planning.discount is {experiment.planning.discount}; expected {manifest.discount}, the discount of "
-            "the values that the model learnt: a plan's rewards are added to one of them. Set planning.discount and "
-            "data.discount to it, or prepare and train under another --name."
-        )
-    return manifest
-
-
-def episode_starts(root_seed: int, purpose: str, episodes: list[int]) -> list[EpisodeStart]:
-    """Returns the starts of episodes; each seed depends on root seed, purpose and the episode's index alone.
-
-    All methods get the same seeds: compared on the same initial states, they differ by what they do.
-    """
-    return [EpisodeStart(episode, derived_seed(root_seed, purpose, episode)) for episode in episodes]
 
 
 def _identity(experiment: Experiment, recipe: MethodRecipe) -> dict[str, Any]:

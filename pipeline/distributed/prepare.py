@@ -36,8 +36,7 @@ from pipeline.distributed.datasource import (
     rows_within,
 )
 from pipeline.distributed.session import joins_cluster
-from pipeline.errors import DataError, EnvironmentSetupError, ManifestError, RunFolderError
-from pipeline.evaluation.environment_check import check_environment
+from pipeline.errors import DataError, ManifestError, RunFolderError
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
@@ -94,26 +93,6 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         manifest = prepare_shards(preparation, location, progress).manifest
         progress.finish(_last_line(manifest))
     _print_report(manifest)
-
-
-def require_environment(experiment: Experiment, run: RunFolder) -> None:
-    """Checks, before a training, that what it gives can be evaluated; prints how `environment` departs from the data's.
-
-    Raises:
-        EnvironmentSetupError: The environment cannot be made, or does not have the prepared data's spaces.
-        ManifestError: Nothing is prepared.
-    """
-    manifest = read_manifest(run.shards_at(experiment.data.output))
-    for line in check_environment(experiment.environment, manifest.spaces).departures(manifest.environment):
-        print(f"note: {line}", flush=True)
-
-
-def tell_environment(experiment: Experiment, run: RunFolder) -> None:
-    """Prints whether `environment` fits the prepared data, which can be prepared and trained on without any."""
-    try:
-        require_environment(experiment, run)
-    except EnvironmentSetupError as error:
-        print(f"note: the data can be trained on, but not evaluated: {error}", flush=True)
 
 
 def _shared_datasets(run: RunFolder) -> contextlib.AbstractContextManager[None]:

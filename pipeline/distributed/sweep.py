@@ -6,7 +6,6 @@ import pandas as pd
 import yaml
 
 from pipeline.configuration import claim_folder, write_text_atomically
-from pipeline.distributed.evaluate import checkpoint_folder, load_manifest
 from pipeline.distributed.pool import wanted_actors
 from pipeline.distributed.room import actors_to_start
 from pipeline.distributed.session import joins_cluster
@@ -16,6 +15,7 @@ from pipeline.evaluation.config import SweepConfig
 from pipeline.evaluation.environment_check import check_environment
 from pipeline.evaluation.methods import MethodRecipe, method_recipe
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.subject import checkpoint_folder, load_manifest
 from pipeline.evaluation.sweep import (
     SweepRow,
     chosen_experiment,
@@ -48,8 +48,8 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
         EnvironmentSetupError: The environment does not fit the data.
         EvaluationError: A setting could not be run; the others' rows are written first.
     """
-    checkpoint = checkpoint_folder(experiment, run)
-    manifest = load_manifest(experiment, run, checkpoint)
+    checkpoint = checkpoint_folder(experiment.evaluation.checkpoint, run.checkpoints)
+    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint, experiment.planning.discount)
     check_environment(experiment.environment, manifest.spaces)
     recipe = method_recipe(
         "trajectory_transformer",

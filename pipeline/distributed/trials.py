@@ -23,12 +23,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.configuration import write_text_atomically
-from pipeline.distributed.evaluate import episode_starts
 from pipeline.distributed.pool import rollout_terms
 from pipeline.distributed.shared_storage import require_shared
 from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfig
 from pipeline.evaluation.methods import MethodRecipe, build_batch
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.rollout import episode_starts
 from pipeline.evaluation.sweep import Setting, applied, listed_settings, setting_key, sweep_table
 from pipeline.records import EpisodeResult
 from pipeline.seeding import derived_seed

@@ -6,7 +6,9 @@ from typing import Any
 
 import gymnasium
 
+from pipeline.data.manifest import read_manifest
 from pipeline.data.spaces import Spaces
+from pipeline.data.storage import Location
 from pipeline.environments import EnvironmentConfig, make_environment, time_limit
 from pipeline.errors import EnvironmentSetupError, PipelineError
 
@@ -75,6 +77,30 @@ def check_environment(config: EnvironmentConfig, spaces: Spaces) -> FittingEnvir
             f"{config.id} has no limit of its own, so an episode might never end."
         )
     return FittingEnvironment(specification.id, limit, _bounded(spaces, found))
+
+
+def require_environment(config: EnvironmentConfig, shards: Location) -> None:
+    """Checks that what a training gives can be evaluated; prints how the environment departs from the data's.
+
+    Args:
+        config: Where the methods will act.
+        shards: Where the prepared data lies.
+
+    Raises:
+        EnvironmentSetupError: The environment cannot be made, or does not have the data's spaces.
+        ManifestError: Nothing is prepared.
+    """
+    manifest = read_manifest(shards)
+    for line in check_environment(config, manifest.spaces).departures(manifest.environment):
+        print(f"note: {line}", flush=True)
+
+
+def tell_environment(config: EnvironmentConfig, shards: Location) -> None:
+    """Prints whether the environment fits the prepared data, which can be prepared and trained on without any."""
+    try:
+        require_environment(config, shards)
+    except EnvironmentSetupError as error:
+        print(f"note: the data can be trained on, but not evaluated: {error}", flush=True)
 
 
 def _bounded(spaces: Spaces, found: Spaces) -> Spaces:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pipeline.data.spaces import Spaces
 from pipeline.planning.policies import Decision, Policy
 from pipeline.records import EpisodeResult
+from pipeline.seeding import derived_seed
 
 Environment: TypeAlias = gymnasium.Env[Any, Any]
 
@@ -41,6 +42,14 @@ class EpisodeStart:
     episode: int
     seed: int
     attempt: int = 1
+
+
+def episode_starts(root_seed: int, purpose: str, episodes: Iterable[int]) -> list[EpisodeStart]:
+    """Returns the starts of episodes; each seed depends on root seed, purpose and the episode's index alone.
+
+    All methods get the same seeds: compared on the same initial states, they differ by what they do.
+    """
+    return [EpisodeStart(episode, derived_seed(root_seed, purpose, episode)) for episode in episodes]
 
 
 class EpisodeRecorder(Protocol):

@@ -6,11 +6,11 @@ import pytest
 import ray
 import yaml
 
-from pipeline.distributed.evaluate import episode_starts
 from pipeline.distributed.sweep import sweep
 from pipeline.errors import ClusterError, EvaluationError, RunFolderError
 from pipeline.evaluation.methods import build_batch, method_recipe
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.rollout import episode_starts
 from pipeline.evaluation.sweep import applied, read_table, setting_key
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
