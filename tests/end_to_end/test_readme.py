@@ -1,21 +1,39 @@
-"""Every command of the README is run, on a shrunk configuration, or checked as far as one machine allows."""
+"""The README's commands: those on the quickstart are run, shrunk; of all others the jobs parse the options.
 
+`make` is asked what it would do. `ray` and `pip` are not called here: tests/test_cluster_yaml.py and test_cluster.py
+check what they are given.
+"""
+
+import importlib
 import re
+import runpy
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from pipeline.command_line import parse_experiment
+from pipeline.options import parse
+from tests.conftest import REPOSITORY
+from tests.end_to_end.conftest import environment_without_ray
+
 TINY = Path(__file__).with_name("tiny.yaml")
 README = (REPOSITORY / "README.md").read_text()
 
 
 def commands() -> list[str]:
+    """The commands of the README's blocks, one a line."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def job_commands() -> list[str]:
+    """All calls of a job, those within a line and those that are submitted to a cluster too."""
+    inline = [text.replace("\n", " ") for text in re.findall(r"`(python jobs/[^`]+)`", README)]
+    return [line[line.index("python jobs/") :] for line in commands() + inline if "python jobs/" in line]
 
 
 def runnable() -> list[str]:
@@ -25,6 +43,7 @@ def runnable() -> list[str]:
 
 def test_the_readme_shows_commands() -> None:
     assert len(runnable()) >= 5
+    assert len(job_commands()) > len(runnable()) + 3
 
 
 @pytest.mark.parametrize("target", ["quickstart", "test"])
@@ -37,11 +56,21 @@ def test_the_two_commands_of_the_first_screen_are_targets_of_make(target: str) -
     assert expected in run.stdout
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("python jobs/")])
-def test_a_command_names_only_files_that_exist(line: str) -> None:
-    for word in shlex.split(line):
-        if word.endswith((".py", ".yaml")) and not word.startswith("runs/"):
-            assert (REPOSITORY / word).is_file(), word
+@pytest.mark.parametrize("line", job_commands())
+def test_a_job_takes_the_options_that_the_readme_gives_it(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    _, script, *arguments = shlex.split(line)
+    job = runpy.run_path(script)
+    if script == "jobs/report.py":
+        for name in ("report", "write_comparison"):
+            job["main"].__globals__[name] = lambda *_: None
+        job["main"](arguments)
+    elif script == "jobs/benchmark.py":
+        name, *options = arguments
+        module = importlib.import_module(f"pipeline.benchmarks.{name}")
+        parse(getattr(module, job["BENCHMARKS"][name])(), "", options)
+    else:
+        parse_experiment("", arguments)
 
 
 @pytest.mark.ray
@@ -57,3 +86,21 @@ def test_the_commands_run_in_the_order_in_which_they_stand(
             words, cwd=REPOSITORY, env=cluster, capture_output=True, text=True, timeout=120, check=False
         )
         assert run.returncode == 0, f"{line}\n{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_whole_way_runs_where_there_is_no_cluster(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "jobs/run.py", "--config", "configs/quickstart.yaml", "--config", TINY, "--runs", tmp_path],
+        cwd=REPOSITORY,
+        env=environment_without_ray(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
+    assert (tmp_path / "quickstart" / "summary.json").is_file()
+    assert (tmp_path / "quickstart" / "report.html").is_file()
