@@ -10,6 +10,9 @@ import torch
 
 PACKAGES = ("ray", "torch", "gymnasium", "mujoco", "minari", "numpy", "pyarrow", "pydantic", "safetensors")
 
+COMMIT = "TRAJECTORY_PIPELINE_COMMIT"
+"""Environment variable: the commit of code that came without its history, as `git describe --always --dirty` says."""
+
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that numbers depend on."""
@@ -41,6 +44,9 @@ def processor() -> str:
 def commit(folder: Path = Path(__file__).parent) -> str:
     """Returns the git commit of `folder`, or says that there is none; marked where files below it differ from it.
 
+    A job that was submitted to a cluster runs a copy without history: there it is what the environment variable COMMIT
+    says, which `ray job submit` can be given.
+
     Args:
         folder: Inside a checkout; this code's own if not given, so that notes and results beside it do not count.
     """
@@ -48,7 +54,8 @@ def commit(folder: Path = Path(__file__).parent) -> str:
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.SubprocessError):
-        return "not a git checkout"
+        told = os.environ.get(COMMIT)
+        return f"{told}, by the job's submission" if told else "not a git checkout"
     return f"{head} with uncommitted changes" if changed else head
 
 

@@ -1,7 +1,9 @@
 import subprocess
 from pathlib import Path
 
-from pipeline.provenance import commit
+import pytest
+
+from pipeline.provenance import COMMIT, commit
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -25,5 +27,15 @@ def test_a_commit_is_marked_where_code_differs_and_not_where_results_do(tmp_path
     assert commit(code.parent) == f"{head} with uncommitted changes"
 
 
-def test_a_folder_without_a_history_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_a_history_says_so_or_what_it_was_submitted_as(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(COMMIT, raising=False)
     assert commit(tmp_path) == "not a git checkout"
+    monkeypatch.setenv(COMMIT, "0123456-dirty")
+    assert commit(tmp_path) == "0123456-dirty, by the job's submission"
+    git(tmp_path, "init")
+    (tmp_path / "file").touch()
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "First")
+    assert len(commit(tmp_path)) == 12, "what is there counts, not what was said"

@@ -1,12 +1,15 @@
 """The whole way on a cluster with token authentication, submitted as the README says."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pipeline.provenance import COMMIT
+from pipeline.training.checkpoint import best_checkpoint, read_info
 from tests.conftest import REPOSITORY
 from tests.distributed.test_session import JOB
 
@@ -17,12 +20,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 @pytest.mark.timeout(300)
 def test_the_whole_way_runs_as_a_submitted_job(cluster: dict[str, str], tmp_path: Path) -> None:
+    runtime_env = json.dumps({"env_vars": {COMMIT: "0123456-dirty"}})
     command = (
-        f"ray job submit --address {cluster['DASHBOARD']} --working-dir {REPOSITORY} -- "
-        f"python jobs/run.py --config configs/quickstart.yaml --config {TINY} --runs {tmp_path}"
+        f"ray job submit --address {cluster['DASHBOARD']} --working-dir {REPOSITORY} "
+        f"--runtime-env-json '{runtime_env}' -- python jobs/run.py --config configs/quickstart.yaml --config {TINY} --runs {tmp_path}"
     )
     run = subprocess.run(
-        command.split(), env=cluster, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False
+        shlex.split(command), env=cluster, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
     summary = json.loads((tmp_path / "quickstart" / "summary.json").read_text())
@@ -32,6 +36,10 @@ def test_the_whole_way_runs_as_a_submitted_job(cluster: dict[str, str], tmp_path
         assert row["episodes"] == 2
         assert row["interval"][0] <= row["mean_return"] <= row["interval"][1]
     assert (tmp_path / "quickstart" / "report.html").stat().st_size > 10_000
+    info = read_info(best_checkpoint(tmp_path / "quickstart" / "checkpoints"))
+    assert info.trained_on is not None
+    assert info.trained_on["commit"] == "0123456-dirty, by the job's submission"
+    assert not list(tmp_path.glob(".probe*"))
 
 
 def test_a_job_without_the_token_is_turned_away(cluster: dict[str, str]) -> None:
