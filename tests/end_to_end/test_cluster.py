@@ -23,7 +23,8 @@ def test_the_whole_way_runs_as_a_submitted_job(cluster: dict[str, str], tmp_path
     runtime_env = json.dumps({"env_vars": {COMMIT: "0123456-dirty"}})
     command = (
         f"ray job submit --address {cluster['DASHBOARD']} --working-dir {REPOSITORY} "
-        f"--runtime-env-json '{runtime_env}' -- python jobs/run.py --config configs/quickstart.yaml --config {TINY} --runs {tmp_path}"
+        f"--runtime-env-json '{runtime_env}' -- "
+        f"python jobs/run.py --config configs/quickstart.yaml --config {TINY} --runs {tmp_path}"
     )
     run = subprocess.run(
         shlex.split(command), env=cluster, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False
