@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import RunFolderError
 from pipeline.exclusive import exclusive
+from tests.conftest import REPOSITORY
 
 HOLD = """
 import sys, time
@@ -35,7 +36,7 @@ def test_a_second_training_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 
 def test_a_killed_training_holds_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as other:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(RunFolderError, match=f"process {other.pid} on"), exclusive(tmp_path, "training"):
