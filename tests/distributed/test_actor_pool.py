@@ -1,4 +1,4 @@
-"""What a pool does about actors that do not start; test_pool.py and test_collect.py have its work, losses and limits."""
+"""What a pool does about actors that do not start; its work, losses and limits: test_pool.py and test_collect.py."""
 
 import os
 from typing import Any
