@@ -16,8 +16,9 @@ import sys
 from importlib import import_module
 
 from pipeline.benchmarks.record import append_record
-from pipeline.command_line import parse, plain_endings
+from pipeline.command_line import plain_endings
 from pipeline.errors import ConfigError
+from pipeline.options import parse
 
 BENCHMARKS = {
     "planner": "PlannerBenchmark",

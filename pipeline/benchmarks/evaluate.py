@@ -18,13 +18,13 @@ from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.data.manifest import Manifest, Totals
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics import Statistics
-from pipeline.distributed.evaluate import episode_starts
 from pipeline.distributed.pool import RolloutPool
 from pipeline.distributed.session import session
 from pipeline.environments import EnvironmentConfig, make_environment
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.methods import MethodRecipe, method_recipe
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.rollout import episode_starts
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.planning.config import PlanningConfig
