@@ -2,93 +2,46 @@ import os
 import re
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import ray.train
-import torch
 import yaml
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 import pipeline.data.shards
 import pipeline.distributed.train
-from pipeline.configuration import claim_folder
 from pipeline.data.config import DataConfig
-from pipeline.data.shards import Split, TokenEpisodes, read_tokens
+from pipeline.data.shards import Split, TokenEpisodes
 from pipeline.distributed import train_worker
-from pipeline.distributed.stream import StreamedWindows, StreamSettings
-from pipeline.distributed.train import plan, train, training_identity
+from pipeline.distributed.train import plan, train
 from pipeline.distributed.train_endings import explained
 from pipeline.distributed.train_worker import make_schedule, make_task
 from pipeline.distributed.worker_resources import WorkerResources
-from pipeline.errors import (
-    CheckpointError,
-    ClusterError,
-    ManifestError,
-    PipelineError,
-    RunFolderError,
-    StorageError,
-    TrainingDivergedError,
-)
+from pipeline.errors import CheckpointError, ClusterError, ManifestError, RunFolderError, StorageError
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
 from pipeline.training.metrics import read_metrics
-from pipeline.training.windows import ResidentWindows, share_of
-from pipeline.training.world import World
 from tests.data.in_memory import write_shards
 from tests.distributed.processes import descendants, start_job, wait_for
-from tests.training.tasks import curve, make_episodes, make_loop
+from tests.distributed.training_runs import make_run, trained_without_ray, uninterrupted, without_dropout
+from tests.training.tasks import curve, make_episodes
 
 pytestmark = pytest.mark.ray
-
-SETTINGS: dict[str, Any] = {
-    "name": "small",
-    "model": {"layers": 1, "heads": 2, "width": 16, "window_transitions": 4, "dropout": 0.1},
-    "planning": {"context_transitions": 2},
-    "training": {
-        "epochs": 2,
-        "batch_size": 16,
-        "log_steps": 5,
-        "validation_windows": 20,
-        "cpus_per_worker": 1,
-        "precision": "float32",  # as close to each other as two numbers of workers can be
-    },
-}
-
-
-def make_run(tmp_path: Path, **training: Any) -> tuple[Experiment, RunFolder]:
-    settings = {**SETTINGS, "runs": str(tmp_path), "training": {**SETTINGS["training"], **training}}
-    run = RunFolder(tmp_path / "small")
-    if not run.shards.exists():
-        data = DataConfig(num_bins=10, validation_share=0.2, steps_per_shard=40, steps_per_row=9)
-        write_shards(run.shards, make_episodes(), data)
-    return Experiment.model_validate(settings), run
-
-
-def uninterrupted(experiment: Experiment, run: RunFolder, folder: Path) -> list[dict[str, Any]]:
-    """The curve of the same training without Ray and without interruption, on one thread as the worker has."""
-    (folder / "shards").symlink_to(run.shards)
-    task = make_task(experiment, RunFolder(folder))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    loop, windows, validation = make_loop(task)
-    loop.run(windows, validation)
-    torch.set_num_threads(threads)
-    return curve(task.metrics)
 
 
 @pytest.fixture(scope="module")
 def trained_by_two(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, RunFolder]:
     """A training by two workers, without dropout, that has finished; tests leave it as it is."""
     experiment, run = make_run(tmp_path_factory.mktemp("two"), num_workers=2, cpus_per_worker=0.5)
-    experiment = experiment.model_copy(update={"model": experiment.model.model_copy(update={"dropout": 0.0})})
+    experiment = without_dropout(experiment)
     train(experiment, run)
     return experiment, run
 
@@ -96,10 +49,6 @@ def trained_by_two(ray_session: None, tmp_path_factory: pytest.TempPathFactory) 
 def contents(folder: Path) -> dict[Path, bytes]:
     """The bytes of all files below a folder but the one that says who may write."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".writer"}
-
-
-def raises_its_environment(_recipe: dict[str, Any]) -> None:
-    raise PipelineError(f"{os.environ.get('MALLOC_TOP_PAD_')} and {os.environ.get('MALLOC_TRIM_THRESHOLD_')}")
 
 
 def fails_on_the_second_worker(recipe: dict[str, Any]) -> None:
@@ -153,9 +102,8 @@ class TestTraining:
         assert not [thread for thread in threading.enumerate() if thread.name == "fit"]
         assert not (run.root / "ray").exists()
 
-    @pytest.mark.parametrize("workers", [1, (1, 2)])
     def test_ctrl_c_ends_a_training_that_waits_for_its_workers(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | tuple[int, int]
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
         monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
@@ -167,7 +115,7 @@ class TestTraining:
                 os.kill(os.getpid(), signal.SIGINT)
 
         monkeypatch.setattr(Progress, "wait", wait)
-        experiment, run = make_run(tmp_path, cpus_per_worker=64, num_workers=workers)
+        experiment, run = make_run(tmp_path, cpus_per_worker=64, num_workers=(1, 2))
         with pytest.raises(KeyboardInterrupt):
             train(experiment, run)
         assert waits[0].startswith("the first steps of 1")
@@ -179,7 +127,7 @@ class TestTraining:
     ) -> None:
         """Without dropout the same global batches give the same sums, added up in another order."""
         experiment, run = trained_by_two
-        expected = uninterrupted(experiment, run, tmp_path)
+        expected = uninterrupted(experiment, run, tmp_path / "straight")
         lines = read_metrics(run.metrics)
         assert [line["step"] for line in lines] == [line["step"] for line in expected]
         assert {line["workers"] for line in lines} == {2}
@@ -189,21 +137,6 @@ class TestTraining:
             assert ours == pytest.approx(theirs, rel=1e-4), name
         losses = [line["validation_loss"] for line in lines if line["kind"] == "epoch"]
         assert losses == pytest.approx([line["validation_loss"] for line in expected if line["kind"] == "epoch"], 1e-4)
-
-    def test_streamed_windows_are_those_of_the_shards(self, tmp_path: Path) -> None:
-        """Two passes through several chunks, entered in the middle, without and with a second worker."""
-        experiment, run = make_run(tmp_path, resident_gib=1e-9)
-        task = make_task(experiment, run)
-        settings = StreamSettings(run.shards, task.manifest, 4, 30, 0, 16, make_schedule(task).total_steps, 60.0)
-        whole = StreamedWindows(settings, 0, World())
-        batches = [whole.batch(step).tokens for step in range(settings.total_steps)]
-        resident = ResidentWindows(read_tokens(run.shards, "train"), 4, torch.device("cpu"))
-        expected = resident.gather(np.arange(resident.num_starts)).tokens.flatten(1).tolist()
-        assert sorted(torch.cat(batches).flatten(1).tolist()[: resident.num_starts]) == sorted(expected)
-        for rank in range(2):
-            share = share_of(16, rank, 2)
-            late = StreamedWindows(settings, 3, World(rank, 2))
-            assert all(torch.equal(late.batch(step).tokens, batches[step][share]) for step in range(3, 6))
 
     def test_a_streamed_training_finishes(self, tmp_path: Path, capsys: Any) -> None:
         experiment, run = make_run(tmp_path, resident_gib=1e-9, cpus_per_worker=None)
@@ -224,45 +157,6 @@ class TestTraining:
         assert len((run.root / "attempts").read_text().splitlines()) == 1
         output = capfd.readouterr()
         assert "is damaged" not in output.out + output.err  # raised here alone, no worker's traceback
-
-    def test_a_chunk_that_finds_no_cpu_to_be_read_with_is_given_up(self, tmp_path: Path) -> None:
-        experiment, run = make_run(tmp_path)
-        task = make_task(experiment, run)
-        settings = StreamSettings(run.shards, task.manifest, 4, 30, 0, 16, make_schedule(task).total_steps, 2.0)
-        taken = ray.util.placement_group([{"CPU": 2}])
-        ray.get(taken.ready(), timeout=60)
-        try:
-            with pytest.raises(ClusterError, match=r"No chunk .*start_timeout_s, 2 s; .*reading takes 0\.5 CPU"):
-                StreamedWindows(settings, 0, World())
-        finally:
-            ray.util.remove_placement_group(taken)
-
-    def test_what_is_waited_for_between_steps_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        waits: list[str] = []
-        monkeypatch.setattr(Progress, "wait", lambda _progress, what: waits.append(what))
-        monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
-        experiment, run = make_run(tmp_path, epochs=1)
-        train(experiment, run)
-        assert waits[0] == "the first steps of 1 worker of 1 CPUs, 0 GPUs"
-        last = read_metrics(run.metrics)[-1]["step"]
-        assert waits[-1] == f"steps after {last} of 1 worker of 1 CPUs, 0 GPUs"
-
-    def test_workers_on_the_cpu_keep_freed_memory_unless_the_user_says_otherwise(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
-        monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-        monkeypatch.setattr(pipeline.distributed.train, "train_worker", raises_its_environment)
-        experiment, run = make_run(tmp_path)
-        with pytest.raises(PipelineError, match=r"^None and 8589934592$|^1 and 8589934592$"):
-            train(experiment, run)
-
-    def test_a_diverging_run_names_the_last_good_checkpoint(self, tmp_path: Path) -> None:
-        experiment, run = make_run(
-            tmp_path, epochs=20, learning_rate=1e6, gradient_clip=1e9, warmup_tokens=0, log_steps=1, spike_factor=1.5
-        )
-        with pytest.raises(TrainingDivergedError, match=r"diverged at step \d+: the loss .*There is no checkpoint yet"):
-            train(experiment, run)
 
 
 class TestLostWorkers:
@@ -307,14 +201,14 @@ class TestWhatIsRefusedBeforeTheFirstStep:
 
     def test_another_configuration(self, tmp_path: Path) -> None:
         experiment, run = make_run(tmp_path)
-        write_some_checkpoint(experiment, run)
+        trained_without_ray(experiment, run)
         with pytest.raises(RunFolderError, match=r"training\.learning_rate: was 0\.0006, is 0\.001"):
             train(make_run(tmp_path, learning_rate=1e-3)[0], run)
 
     def test_another_order_of_the_windows(self, tmp_path: Path) -> None:
         """The setting may change as long as what it decides stays the same."""
         experiment, run = make_run(tmp_path)
-        write_some_checkpoint(experiment, run)
+        trained_without_ray(experiment, run)
         train(make_run(tmp_path, resident_gib=0.5)[0], run)
         told = r"windows: was 'resident, within training\.resident_gib', is 'streamed, above training\.resident_gib'"
         with pytest.raises(RunFolderError, match=told):
@@ -322,7 +216,7 @@ class TestWhatIsRefusedBeforeTheFirstStep:
 
     def test_shards_of_another_layout(self, tmp_path: Path) -> None:
         experiment, run = make_run(tmp_path)
-        write_some_checkpoint(experiment, run)
+        trained_without_ray(experiment, run)
         for path in run.shards.iterdir():
             path.unlink()
         write_shards(run.shards, make_episodes(), DataConfig(num_bins=7, validation_share=0.2))
@@ -331,7 +225,7 @@ class TestWhatIsRefusedBeforeTheFirstStep:
 
     def test_a_corrupt_checkpoint(self, tmp_path: Path) -> None:
         experiment, run = make_run(tmp_path)
-        path = write_some_checkpoint(experiment, run) / "training.pt"
+        path = trained_without_ray(experiment, run) / "training.pt"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(CheckpointError, match=r"training\.pt is corrupt"):
             train(experiment, run)
@@ -351,35 +245,17 @@ class TestWhatIsRefusedBeforeTheFirstStep:
             train(experiment, run)
 
 
-def write_some_checkpoint(experiment: Experiment, run: RunFolder) -> Path:
-    """Trains the experiment without Ray, as `train` would, and returns the last checkpoint."""
-    task = make_task(experiment, run)
-    claim_folder(run.checkpoints, training_identity(experiment, task), "checkpoints")
-    loop, windows, validation = make_loop(task)
-    loop.run(windows, validation)
-    folder = last_checkpoint(run.checkpoints)
-    assert folder is not None
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path: Path) -> None:
-    """SIGKILL of the worker, SIGTERM of the worker, SIGTERM of the driver, SIGKILL of the driver; then to the end.
+def test_a_run_that_is_killed_again_and_again_goes_on_as_if_it_never_was(tmp_path: Path) -> None:
+    """SIGKILL of the worker; SIGKILL of the driver, whose worker still writes when the next one begins; Ctrl-C.
 
     Only what is killed has a process of its own: the last part trains in this one.
     """
-    experiment, run = make_run(tmp_path, epochs=3, epoch_windows=16 * 400, checkpoint_minutes=0.005, log_steps=20)
+    experiment, run = make_run(tmp_path, epochs=10_000, epoch_windows=16 * 40, checkpoint_minutes=0.005, log_steps=20)
     config, log = tmp_path / "config.yaml", tmp_path / "log"
     config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
-
-    def start() -> Any:
-        return start_job("train", "--config", str(config), log=log)
-
-    def step() -> int:
-        lines = read_metrics(run.metrics)
-        return lines[-1]["step"] if lines else 0
 
     def saved() -> int:
         folder = last_checkpoint(run.checkpoints)
@@ -389,29 +265,25 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path: 
         before = saved()
         wait_for(lambda: saved() > before + 30, f"the training goes on from step {before}", log)
 
-    def kill(ending: signal.Signals, driver: bool = False) -> None:
-        """Ends worker or driver, and waits for the worker: one that outlives its driver still writes for a moment."""
-        (worker,) = descendants(job.pid, "ray::RayTrainWorker")
-        os.kill(job.pid if driver else worker, ending)
-        wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends", log)
+    def interrupt() -> None:
+        wait_for(lambda: bool(descendants(os.getpid(), "ray::RayTrainWorker")), "a worker of this process", log)
+        goes_on()
+        os.kill(os.getpid(), signal.SIGINT)
 
-    job = start()
+    job = start_job("train", "--config", str(config), log=log)
     try:
-        for ending in (signal.SIGKILL, signal.SIGTERM):
-            goes_on()
-            kill(ending)
         goes_on()
-        job.send_signal(signal.SIGTERM)
-        assert job.wait(60) == 128 + signal.SIGTERM
-        assert saved() >= step()  # nothing that was reported is lost
-        job = start()
+        (worker,) = descendants(job.pid, "ray::RayTrainWorker")
+        os.kill(worker, signal.SIGKILL)
         goes_on()
-        kill(signal.SIGKILL, driver=True)
     finally:
         job.kill()
         job.wait(10)
-    before = saved()
-    train(experiment, run)
-    assert before < saved() == make_schedule(make_task(experiment, run)).total_steps
-    (tmp_path / "straight").mkdir()
-    assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight")
+    with ThreadPoolExecutor() as beside:
+        interrupted = beside.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(experiment, run)
+        interrupted.result()
+    last = saved()
+    assert read_metrics(run.metrics)[-1]["step"] <= last  # nothing that was reported is lost
+    assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight", until=last)

@@ -1,26 +1,27 @@
 """Training on a cluster whose nodes go and come: killed, drained, added. The job joins it as a user's would."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from pipeline.distributed.train_worker import make_task
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import last_checkpoint, read_info
 from pipeline.training.metrics import read_metrics
-from tests.distributed.processes import descendants, start_job, wait_for
-from tests.distributed.test_train import make_run, uninterrupted
-from tests.training.tasks import curve, make_loop
+from tests.distributed.processes import REPOSITORY, descendants, start_job, wait_for
+from tests.distributed.training_runs import make_run, uninterrupted, without_dropout
+from tests.training.tasks import curve
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -67,22 +68,37 @@ class Job:
         folder = last_checkpoint(self._run.checkpoints)
         return read_info(folder).step if folder else 0
 
+    def reported(self) -> int:
+        """Step of the newest line."""
+        lines = read_metrics(self._run.metrics)
+        return lines[-1]["step"] if lines else 0
+
     def goes_on(self) -> None:
         """Waits until new checkpoints come."""
         before = self.saved()
         self.wait_for(lambda: self.saved() > before + 30, f"the training goes on from step {before}")
 
+    def trains_on(self) -> None:
+        """Waits until steps after the last checkpoint are reported by a worker that is there."""
+        before = self.saved()
+        self.wait_for(
+            lambda: self.reported() > before and self.nodes() != [], f"steps after the checkpoint of {before}"
+        )
+
+    def leaves_a_checkpoint(self, who: str) -> None:
+        """Waits for the checkpoint of a notice, which comes within 30 s and after everything that is reported."""
+        before = self.saved()
+        self.wait_for(lambda: self.saved() > before, f"the checkpoint of {who} that was told to end", seconds=30)
+        assert self.reported() <= self.saved()
+
     def wait_for(self, condition: Any, what: str, seconds: float = 90) -> None:
         wait_for(lambda: self._process.poll() is not None or condition(), what, self._log, seconds)
         assert self._process.poll() is None or condition(), f"the job ended before {what}:\n{self._log.read_text()}"
 
-    def ends(self) -> None:
-        assert self._process.wait(120) == 0, self._log.read_text()
-
     def stops(self) -> int:
         """Ends it in order and returns the step it came to."""
         self._process.terminate()
-        self._process.wait(60)
+        assert self._process.wait(60) == 128 + signal.SIGTERM, self._log.read_text()
         return self.saved()
 
     def nodes(self) -> list[Any]:
@@ -94,22 +110,36 @@ def workers_of(node: Any) -> list[int]:
     return descendants(node.all_processes["raylet"][0].process.pid, "ray::RayTrainWorker")
 
 
-def test_a_lost_node_costs_only_what_came_after_the_last_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
-    """The first node goes while another is there, the second before another comes."""
-    experiment, run = make_run(tmp_path, epochs=3, epoch_windows=16 * 800, checkpoint_minutes=0.005, log_steps=20)
+def test_a_training_moves_from_node_to_node_and_nothing_of_it_is_lost(cluster: Cluster, tmp_path: Path) -> None:
+    """SIGTERM of the worker, the drain of its node, the death of the next one with no other there, and another comes.
+
+    The only checkpoints are those of the notices, as on a spot machine: the dead node costs what came after the last.
+    """
+    experiment, run = make_run(
+        tmp_path, epochs=1, epoch_windows=16 * 10**6, checkpoint_minutes=NO_CHECKPOINT_OF_ITSELF, log_steps=20
+    )
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     with Job(cluster, tmp_path, experiment, run) as job:
-        job.goes_on()
-        cluster.remove_node(job.nodes()[0], allow_graceful=False)
-        # The lost node's worker lives, trains and saves for a second more.
-        job.wait_for(job.nodes, "a worker on the other node")
-        job.goes_on()
+        job.trains_on()
+        (worker,) = workers_of(job.nodes()[0])
+        os.kill(worker, signal.SIGTERM)
+        job.leaves_a_checkpoint("the worker")
+        job.trains_on()
+        node, deadline_ms = job.nodes()[0], int((time.time() + 30) * 1000)
+        notice = (node.node_id, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "the spot price rose", deadline_ms)
+        assert GcsClient(address=cluster.address).drain_node(*notice) == (True, "")
+        job.leaves_a_checkpoint("the node")
+        job.wait_for(lambda: not {node}.issuperset(job.nodes()), "a worker on the other node")
+        job.trains_on()
+        kept = job.saved()
         cluster.remove_node(job.nodes()[0], allow_graceful=False)
         cluster.add_node(num_cpus=1)
-        job.ends()
-    (tmp_path / "straight").mkdir()
-    assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight")
+        job.trains_on()
+        assert job.saved() == kept
+        last = job.stops()
+    assert last > kept
+    assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight", until=last)
 
 
 def test_elastic_training_shrinks_with_the_cluster_and_grows_again(cluster: Cluster, tmp_path: Path) -> None:
@@ -122,12 +152,14 @@ def test_elastic_training_shrinks_with_the_cluster_and_grows_again(cluster: Clus
         learning_rate=1e-4,
         checkpoint_minutes=0.005,
     )
-    experiment = experiment.model_copy(update={"model": experiment.model.model_copy(update={"dropout": 0.0})})
+    experiment = without_dropout(experiment)
 
     def trained_by(sizes: list[int]) -> bool:
         lines = [line["workers"] for line in read_metrics(run.metrics)]
         return [size for size, before in zip(lines, [0, *lines], strict=False) if size != before] == sizes
 
+    command = [sys.executable, "-m", "tests.distributed.quick_coordinator", cluster.address]
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=120)
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     with Job(cluster, tmp_path, experiment, run) as job:
@@ -141,53 +173,7 @@ def test_elastic_training_shrinks_with_the_cluster_and_grows_again(cluster: Clus
         job.goes_on()
         last = job.stops()
     lines = read_metrics(run.metrics)
-    expected = until(last, experiment, run, tmp_path / "straight")
+    expected = uninterrupted(experiment, run, tmp_path / "straight", until=last)
     assert [line["step"] for line in lines] == [line["step"] for line in expected]
     for name in ("loss", "gradient_norm", "learning_rate"):
         assert [line[name] for line in lines] == pytest.approx([line[name] for line in expected], rel=1e-4), name
-
-
-def until(step: int, experiment: Experiment, run: RunFolder, folder: Path) -> list[dict[str, Any]]:
-    """The curve of one worker that is never interrupted, up to `step`."""
-    folder.mkdir()
-    (folder / "shards").symlink_to(run.shards)
-    task = make_task(experiment, RunFolder(folder))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    loop, windows, validation = make_loop(task, stop_requested=lambda: loop.step >= step)
-    loop.run(windows, validation)
-    torch.set_num_threads(threads)
-    return [line for line in curve(task.metrics) if line["step"] <= step]
-
-
-def test_a_node_that_is_drained_leaves_a_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
-    """As a spot machine with 30 s to go: the only checkpoint is that of the notice, and nothing is done twice."""
-    experiment, run = make_run(tmp_path, epochs=1, epoch_windows=16 * 4000, checkpoint_minutes=NO_CHECKPOINT_OF_ITSELF)
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    with Job(cluster, tmp_path, experiment, run) as job:
-        job.wait_for(lambda: read_metrics(run.metrics), "the first steps")
-        node, deadline_ms = job.nodes()[0], int((time.time() + 30) * 1000)
-        notice = (node.node_id, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "the spot price rose", deadline_ms)
-        assert GcsClient(address=cluster.address).drain_node(*notice) == (True, "")
-        job.wait_for(lambda: job.saved() > 0, "the notice's checkpoint", seconds=30)
-        done = job.saved()
-        assert read_metrics(run.metrics)[-1]["step"] <= done
-        job.wait_for(lambda: not {node}.issuperset(job.nodes()), "a worker on the other node")
-        job.ends()
-    (tmp_path / "straight").mkdir()
-    assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight")
-
-
-def test_sigterm_of_a_worker_leaves_a_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
-    experiment, run = make_run(tmp_path, epochs=1, epoch_windows=16 * 4000, checkpoint_minutes=NO_CHECKPOINT_OF_ITSELF)
-    cluster.add_node(num_cpus=1)
-    with Job(cluster, tmp_path, experiment, run) as job:
-        job.wait_for(lambda: read_metrics(run.metrics), "the first steps")
-        (worker,) = workers_of(job.nodes()[0])
-        os.kill(worker, 15)
-        job.wait_for(lambda: job.saved() > 0, "the notice's checkpoint", seconds=30)
-        assert job.saved() < 4000
-        job.ends()
-    (tmp_path / "straight").mkdir()
-    assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight")

@@ -19,29 +19,31 @@ CONFIG = ModelConfig(layers=2, heads=2, width=8, window_transitions=3, dropout=0
 LENGTH = 3 * 5 - 1
 
 
-def public_state() -> dict[str, Tensor]:
+def public_state(config: ModelConfig = CONFIG, layout: TransitionLayout = LAYOUT) -> dict[str, Tensor]:
     """Random weights under the public names, with the buffers that the public files hold too."""
     torch.manual_seed(5)
+    width, dim, bins = config.width, layout.transition_dim, layout.num_bins
+    length = config.window_transitions * dim - 1
     state = {
-        "tok_emb.weight": torch.randn(6 * 5 + 1, 8),
-        "pos_emb": torch.randn(1, LENGTH, 8),
-        "ln_f.weight": torch.randn(8),
-        "ln_f.bias": torch.randn(8),
-        "head.weight": torch.randn(5, 7, 8),
+        "tok_emb.weight": torch.randn(bins * dim + 1, width),
+        "pos_emb": torch.randn(1, length, width),
+        "ln_f.weight": torch.randn(width),
+        "ln_f.bias": torch.randn(width),
+        "head.weight": torch.randn(dim, bins + 1, width),
     }
-    mask = torch.tril(torch.ones(LENGTH, LENGTH))
-    mask[:, 4::5] = 0
-    for block in ("blocks.0", "blocks.1"):
-        state[f"{block}.attn.mask"] = mask.view(1, 1, LENGTH, LENGTH)
+    mask = torch.tril(torch.ones(length, length))
+    mask[:, dim - 1 :: dim] = 0
+    for block in (f"blocks.{index}" for index in range(config.layers)):
+        state[f"{block}.attn.mask"] = mask.view(1, 1, length, length)
         for layer, shape in (
-            ("ln1", (8,)),
-            ("ln2", (8,)),
-            ("attn.key", (8, 8)),
-            ("attn.query", (8, 8)),
-            ("attn.value", (8, 8)),
-            ("attn.proj", (8, 8)),
-            ("mlp.0", (32, 8)),
-            ("mlp.2", (8, 32)),
+            ("ln1", (width,)),
+            ("ln2", (width,)),
+            ("attn.key", (width, width)),
+            ("attn.query", (width, width)),
+            ("attn.value", (width, width)),
+            ("attn.proj", (width, width)),
+            ("mlp.0", (4 * width, width)),
+            ("mlp.2", (width, 4 * width)),
         ):
             state[f"{block}.{layer}.weight"] = torch.randn(shape)
             state[f"{block}.{layer}.bias"] = torch.randn(shape[0])

@@ -1,0 +1,90 @@
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from numpy.typing import NDArray
+
+from pipeline.data.config import DataConfig
+from pipeline.data.manifest import read_manifest
+from pipeline.data.shards import count_steps, read_tokens
+from pipeline.distributed.stream import StreamedWindows, StreamSettings, some_held_out
+from pipeline.errors import ClusterError
+from pipeline.training.windows import ResidentWindows, share_of
+from pipeline.training.world import World
+from tests.data.in_memory import write_shards
+from tests.distributed.training_runs import make_run
+from tests.training.tasks import make_episodes
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> StreamSettings:
+    """Two passes through several chunks, in batches of 16."""
+    _, run = make_run(tmp_path_factory.mktemp("stream"))
+    return StreamSettings(run.shards, read_manifest(run.shards), 4, 30, 0, 16, 24, timeout_s=60.0)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+class TestStream:
+    def test_streamed_windows_are_those_of_the_shards(self, settings: StreamSettings) -> None:
+        """Entered in the middle too, without and with a second worker."""
+        whole = StreamedWindows(settings, 0, World())
+        batches = [whole.batch(step) for step in range(settings.total_steps)]
+        resident = ResidentWindows(read_tokens(settings.shards, "train"), 4, torch.device("cpu"))
+        expected = resident.gather(np.arange(resident.num_starts))
+
+        def rows(tokens: torch.Tensor, counted: torch.Tensor) -> list[list[int]]:
+            return torch.cat([tokens.flatten(1).long(), counted.long()], 1).tolist()
+
+        streamed = [row for batch in batches for row in rows(batch.tokens, batch.counted)]
+        assert sorted(streamed[: resident.num_starts]) == sorted(rows(expected.tokens, expected.counted))
+        assert not expected.counted.all()  # some episodes are truncated
+        for rank in range(2):
+            share = share_of(16, rank, 2)
+            late = StreamedWindows(settings, 3, World(rank, 2))
+            for step in range(3, 6):
+                batch = late.batch(step)
+                assert torch.equal(batch.tokens, batches[step].tokens[share])
+                assert torch.equal(batch.counted, batches[step].counted[share])
+
+    def test_a_chunk_that_finds_no_cpu_to_be_read_with_is_given_up(self, settings: StreamSettings) -> None:
+        hasty = StreamSettings(**{**vars(settings), "timeout_s": 2.0})
+        taken = ray.util.placement_group([{"CPU": 2}])
+        ray.get(taken.ready(), timeout=60)
+        try:
+            with pytest.raises(ClusterError, match=r"No chunk .*start_timeout_s, 2 s; .*reading takes 0\.5 CPU"):
+                StreamedWindows(hasty, 0, World())
+        finally:
+            ray.util.remove_placement_group(taken)
+        gc.collect()
+        for thread in threading.enumerate():
+            if thread.name.startswith(("next of Ray Data", "StreamingExecutor")):
+                thread.join(60)  # it finds its CPU now; Ray must not end under it
+
+
+def test_a_run_without_a_step_left_streams_nothing(settings: StreamSettings) -> None:
+    """It may still have its last epoch to report."""
+    StreamedWindows(settings, settings.total_steps, World())
+
+
+def test_some_held_out_episodes_are_those_of_whole_shards_in_a_random_order(tmp_path: Path) -> None:
+    data = DataConfig(num_bins=10, validation_share=0.5, steps_per_shard=40)
+    manifest = write_shards(tmp_path / "shards", make_episodes(40), data)
+    every = read_tokens(tmp_path / "shards", "validation")
+    held = [count_steps(tmp_path / "shards", shard, "validation") for shard in manifest.shards]
+    assert sum(held) == len(every.tokens)
+    assert sum(steps > 0 for steps in held) > 5
+
+    def some(num_windows: int, seed: int = 0) -> NDArray[Any]:
+        return some_held_out(tmp_path / "shards", manifest, num_windows, seed).tokens
+
+    least = len(every.tokens) // 2
+    assert least <= len(some(least)) < least + max(held)
+    assert np.array_equal(some(least), some(least))
+    assert len({some(1, seed).tobytes() for seed in range(8)}) > 1
+    assert len(some(10**6)) == len(every.tokens)

@@ -1,0 +1,297 @@
+"""What the process that waits for the workers does, with a stand-in for Ray Train that works in this process."""
+
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import ray.train.torch
+import torch
+
+import pipeline.distributed.train
+from pipeline.data.config import DataConfig
+from pipeline.distributed import termination
+from pipeline.distributed.train import train
+from pipeline.distributed.train_worker import stop_request, train_worker
+from pipeline.errors import StorageError
+from pipeline.experiment import Experiment
+from pipeline.progress import Progress
+from pipeline.run_folder import RunFolder
+from pipeline.training.checkpoint import last_checkpoint, load_checkpoint
+from pipeline.training.display import Display
+from pipeline.training.initial import load_initial_weights
+from pipeline.training.metrics import read_metrics
+from tests.data.in_memory import write_shards
+from tests.distributed.training_runs import make_run
+from tests.models.test_import_checkpoint import public_state
+from tests.training.tasks import make_episodes, make_loop, make_task
+
+WAIT_S = 60.0
+
+
+class Trainer:
+    """In place of TorchTrainer: what it was made with, and what `fit` does."""
+
+    made: dict[str, Any]
+    works: Callable[[dict[str, Any]], None] = staticmethod(train_worker)
+
+    def __init__(self, _function: Any, **settings: Any) -> None:
+        type(self).made = settings
+
+    def fit(self) -> None:
+        type(self).works(self.made["train_loop_config"])
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> type[Trainer]:
+    """The stand-in, on a machine of two CPUs."""
+
+    class Fresh(Trainer):
+        pass
+
+    monkeypatch.setattr(ray.train.torch, "TorchTrainer", Fresh)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(termination, "requested", lambda: False)
+    monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline.distributed.train, "POLL_SECONDS", 0.01)
+    return Fresh
+
+
+class Waits(list[str]):
+    """What is waited for, as it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown = threading.Condition()
+
+    def show(self, what: str) -> None:
+        with self._shown:
+            self.append(what)
+            self._shown.notify_all()
+
+    def until(self, pattern: str) -> None:
+        """Waits until something of that pattern is shown."""
+        with self._shown:
+            assert self._shown.wait_for(lambda: any(re.search(pattern, what) for what in self), WAIT_S), self
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    waits = Waits()
+    monkeypatch.setattr(Progress, "wait", lambda _progress, what: waits.show(what))
+    return waits
+
+
+def test_what_is_waited_for_between_steps_is_told(
+    tmp_path: Path, trainer: type[Trainer], waits: Waits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(recipe: dict[str, Any]) -> None:
+        waits.until("^the first steps of 1 worker of 1 CPUs, 0 GPUs$")
+        train_worker(recipe)
+        waits.until("^steps after 24 of 1 worker of 1 CPUs, 0 GPUs$")
+
+    trainer.works = staticmethod(work)
+    experiment, run = make_run(tmp_path)
+    train(experiment, run)
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0].startswith("train     2 epochs of 12 steps, 3,648 tokens each · 1 worker of 1 CPUs")
+    assert [row[10:19] for row in rows if "/2 ·" in row] == ["epoch 1/2", "epoch 2/2"]
+    assert re.match(r"train     2 epochs, 24 steps, validation loss \d\.\d{4} at epoch \d", rows[-1])
+
+
+def test_the_last_epoch_is_shown_however_soon_the_workers_end(
+    tmp_path: Path, trainer: type[Trainer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They train and end between a look at the metrics and the look whether they are still there."""
+    looked, refresh = threading.Event(), Display.refresh
+
+    def work(recipe: dict[str, Any]) -> None:
+        assert looked.wait(WAIT_S)
+        train_worker(recipe)
+
+    def refresh_and_let_them_end(display: Display) -> bool:
+        news = refresh(display)
+        looked.set()
+        for thread in threading.enumerate():
+            if thread.name == "fit":
+                thread.join(WAIT_S)
+        return news
+
+    trainer.works = staticmethod(work)
+    monkeypatch.setattr(Display, "refresh", refresh_and_let_them_end)
+    experiment, run = make_run(tmp_path)
+    train(experiment, run)
+    assert "epoch 2/2 · step 24" in capsys.readouterr().out
+
+
+class TestAStopRequest:
+    """Ctrl-C is sent to this process, whose `train` handles it; workers see the file."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path, trainer: type[Trainer], waits: Waits) -> tuple[Experiment, RunFolder]:
+        experiment, run = make_run(tmp_path)
+
+        def work(_recipe: dict[str, Any]) -> None:
+            waits.until("^the first steps")
+            os.kill(os.getpid(), signal.SIGINT)
+            deadline = threading.Event()
+            for _ in range(int(WAIT_S / 0.01)):
+                if stop_request(run).exists():
+                    return
+                deadline.wait(0.01)
+
+        trainer.works = staticmethod(work)
+        return experiment, run
+
+    def test_reaches_the_workers_and_then_takes_its_usual_course(
+        self, run: tuple[Experiment, RunFolder], waits: Waits
+    ) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            train(*run)
+        assert waits[-1] == "the workers to write a checkpoint and end; the same signal again ends at once"
+        assert stop_request(run[1]).exists()
+
+    def test_is_written_as_soon_as_the_storage_takes_it(
+        self, run: tuple[Experiment, RunFolder], waits: Waits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        touch, refusals = Path.touch, [1, 2]
+
+        def refuse_twice(path: Path) -> None:
+            if refusals:
+                refusals.pop()
+                raise OSError(28, "No space left on device")
+            touch(path)
+
+        monkeypatch.setattr(Path, "touch", refuse_twice)
+        with pytest.raises(KeyboardInterrupt):
+            train(*run)
+        told = [what for what in waits if "No space left" in what]
+        assert len(told) == 2
+        assert told[0].startswith(f"{stop_request(run[1])} to be writable, where the workers are asked to end")
+
+
+class TestRaysRecord:
+    """The folder in the run that has nothing in it."""
+
+    @pytest.fixture(autouse=True)
+    def stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        remove = shutil.rmtree
+
+        def refuse(path: Path, **options: Any) -> None:
+            if Path(path).name == "ray":
+                raise OSError(39, "Directory not empty")
+            remove(path, **options)
+
+        monkeypatch.setattr(shutil, "rmtree", refuse)
+
+    def test_does_not_fail_a_training_that_has_finished(
+        self, tmp_path: Path, trainer: type[Trainer], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        experiment, run = make_run(tmp_path)
+        train(experiment, run)
+        assert re.search(
+            r"small/ray could not be removed .*Directory not empty.*next training tries again", caplog.text
+        )
+
+    def test_does_not_hide_what_ended_the_training(self, tmp_path: Path, trainer: type[Trainer]) -> None:
+        def work(_recipe: dict[str, Any]) -> None:
+            raise StorageError("the disk is full")
+
+        trainer.works = staticmethod(work)
+        with pytest.raises(StorageError, match="the disk is full"):
+            train(*make_run(tmp_path))
+
+
+class TestWhatTheWorkersGet:
+    def test_on_a_cpu_they_keep_freed_memory_unless_the_user_says_otherwise(
+        self, tmp_path: Path, trainer: type[Trainer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+        monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+        train(*make_run(tmp_path))
+        variables = trainer.made["run_config"].worker_runtime_env["env_vars"]
+        assert variables["MALLOC_TRIM_THRESHOLD_"] == "8589934592"
+        assert "MALLOC_TOP_PAD_" not in variables
+
+    @pytest.mark.parametrize(("gpus", "backend"), [(0.5, "gloo"), (0, None)])
+    def test_workers_that_share_a_gpu_speak_gloo(
+        self,
+        tmp_path: Path,
+        trainer: type[Trainer],
+        monkeypatch: pytest.MonkeyPatch,
+        gpus: float,
+        backend: str | None,
+    ) -> None:
+        """Ray Train chooses nccl where there are GPUs, and nccl refuses two workers on one."""
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}}])
+        train(*make_run(tmp_path, num_workers=2, gpus_per_worker=gpus, cpus_per_worker=None))
+        assert trainer.made["torch_config"].backend == backend
+        assert trainer.made["scaling_config"].use_gpu is (gpus > 0)
+
+    def test_relative_places_mean_the_same_to_them_and_stay_as_they_were_given_in_the_record(
+        self, tmp_path: Path, trainer: type[Trainer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        write_shards(Path("tokens"), make_episodes(), DataConfig(num_bins=10, validation_share=0.2))
+        experiment, run = make_run(tmp_path / "runs", epochs=1, init_from="public/state_49.pt", learning_rate=1e-12)
+        shutil.rmtree(run.shards)
+        experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"output": "tokens"})})
+        write_public_weights(Path("public/state_49.pt"), tmp_path)
+
+        def work(recipe: dict[str, Any]) -> None:
+            os.chdir(tmp_path / "elsewhere")
+            train_worker(recipe)
+
+        trainer.works = staticmethod(work)
+        train(experiment, run)
+        loaded = load_checkpoint(last_checkpoint(run.checkpoints) or Path())
+        assert loaded.config == experiment.model_dump(mode="json")
+        assert (loaded.config["training"]["init_from"], loaded.config["data"]["output"]) == (
+            "public/state_49.pt",
+            "tokens",
+        )
+        initial = make_loop(make_task(tmp_path / "task"))[0]._step.model
+        load_initial_weights(initial, str(tmp_path / "here" / "public" / "state_49.pt"))
+        # At that learning rate they stay what they were.
+        for ours, public in zip(loaded.model.parameters(), initial.parameters(), strict=True):
+            assert torch.allclose(ours, public, atol=1e-7)
+
+
+def write_public_weights(path: Path, folder: Path) -> None:
+    """For the model of the runs here, by the names of the public code."""
+    task = make_task(folder / "task")
+    path.parent.mkdir(parents=True)
+    torch.save(public_state(task.model, task.manifest.layout), path)
+
+
+def test_an_epoch_that_is_not_reported_is_work_to_do(
+    tmp_path: Path, trainer: type[Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All steps are done, but the run was killed while it validated."""
+    _, run = make_run(tmp_path)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.training.validation.Validation.sums", die)
+        with pytest.raises(Killed):
+            train(*make_run(tmp_path, epochs=1))
+    assert "epoch" not in [line["kind"] for line in read_metrics(run.metrics)]
+    train(*make_run(tmp_path, epochs=1))
+    assert [line["step"] for line in read_metrics(run.metrics) if line["kind"] == "epoch"] == [12]
+    made = trainer.made
+    train(*make_run(tmp_path, epochs=1))
+    assert trainer.made is made  # nothing to do
