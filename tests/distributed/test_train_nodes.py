@@ -1,6 +1,7 @@
 """Training on a cluster whose nodes go and come: killed, drained, added. The job joins it as a user's would."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,13 +29,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mar
 NO_CHECKPOINT_OF_ITSELF = 1e6
 """Minutes: what is saved then was saved because of a notice."""
 
+SOON_DEAD = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 2,
+    "health_check_timeout_ms": 10_000,
+}
+"""A killed node, which refuses to answer, is taken for dead after 1 s instead of 15; one that is only slow is not."""
+
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head without CPUs, so that no worker comes to lie on it; jobs that are started join it."""
     # The tests' own environment is that of a Ray in place.
     monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    arguments = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON_DEAD}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     yield cluster
     cluster.shutdown()
@@ -68,10 +78,9 @@ class Job:
         folder = last_checkpoint(self._run.checkpoints)
         return read_info(folder).step if folder else 0
 
-    def reported(self) -> int:
-        """Step of the newest line."""
-        lines = read_metrics(self._run.metrics)
-        return lines[-1]["step"] if lines else 0
+    def newest(self) -> dict[str, Any]:
+        """The newest line of its metrics; one from long ago where there is none."""
+        return [{"step": 0, "time": 0.0}, *read_metrics(self._run.metrics)][-1]
 
     def goes_on(self) -> None:
         """Waits until new checkpoints come."""
@@ -79,17 +88,21 @@ class Job:
         self.wait_for(lambda: self.saved() > before + 30, f"the training goes on from step {before}")
 
     def trains_on(self) -> None:
-        """Waits until steps after the last checkpoint are reported by a worker that is there."""
-        before = self.saved()
-        self.wait_for(
-            lambda: self.reported() > before and self.nodes() != [], f"steps after the checkpoint of {before}"
-        )
+        """Waits until a worker that is there has taken the run, and reports steps."""
+        self.wait_for(self._is_taken, "a worker on a node that is there takes the run")
+        since = time.time()
+        self.wait_for(lambda: self.newest()["time"] > since, "steps of it")
+
+    def _is_taken(self) -> bool:
+        token = self._run.checkpoints / ".writer"
+        writer = re.search(r"process (\d+)", token.read_text()) if token.exists() else None
+        return writer is not None and int(writer[1]) in {pid for node in self.nodes() for pid in workers_of(node)}
 
     def leaves_a_checkpoint(self, who: str) -> None:
         """Waits for the checkpoint of a notice, which comes within 30 s and after everything that is reported."""
         before = self.saved()
         self.wait_for(lambda: self.saved() > before, f"the checkpoint of {who} that was told to end", seconds=30)
-        assert self.reported() <= self.saved()
+        assert self.newest()["step"] <= self.saved()
 
     def wait_for(self, condition: Any, what: str, seconds: float = 90) -> None:
         wait_for(lambda: self._process.poll() is not None or condition(), what, self._log, seconds)
