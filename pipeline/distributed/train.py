@@ -117,7 +117,11 @@ def plan(task: TrainingTask, schedule: Schedule, resources: WorkerResources) -> 
     epochs = f"{task.training.epochs} epochs of {schedule.steps_per_epoch:,} steps"
     size = f"{task.manifest.totals.steps:,} transitions, {token_bytes(task) / 2**30:.2g} GiB of tokens"
     limit = f"training.resident_gib {task.training.resident_gib:g}"
-    source = f"resident in every worker, within {limit}" if is_resident(task) else f"streamed through Ray Data, above {limit}"
+    source = (
+        f"resident in every worker, within {limit}"
+        if is_resident(task)
+        else f"streamed through Ray Data, above {limit}"
+    )
     return [
         f"{epochs}, {schedule.tokens_per_epoch:,} tokens each · {resources}",
         f"{size}: {source}",
