@@ -22,6 +22,7 @@ RANKS = [
         "provenance",
         "run_folder",
         "exclusive",
+        "timing",
     },
     {"tokens"},
     {"data"},

@@ -11,7 +11,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.benchmarks.planner_cost import PlanCost, measured_rates, plan_cost, roofline_shares, timed
+from pipeline.benchmarks.planner_cost import PlanCost, measured_rates, plan_cost, roofline_shares
 from pipeline.benchmarks.planner_sweep import sweep
 from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.models.config import ModelConfig
@@ -20,6 +20,7 @@ from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.noise import plan_noise
 from pipeline.references.planner import ReferencePlanner
+from pipeline.timing import timed
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.utilisation import memory_gib

@@ -3,19 +3,15 @@
 Shape letters as in `pipeline.planning.search`.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
 from pipeline.models.block import MLP_FACTOR
 from pipeline.models.config import ModelConfig
 from pipeline.planning.config import PlanningConfig
+from pipeline.timing import best_seconds, product_flops
 from pipeline.tokens.layout import TransitionLayout
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -86,32 +82,12 @@ class MachineRates:
 
 def measured_rates(device: torch.device, dtype: torch.dtype) -> MachineRates:
     """Measures a square product and a copy, the best of a few runs each."""
-    size = 1024 if device.type == "cpu" else 8192
-    matrix = torch.ones(size, size, device=device, dtype=dtype)
     numbers = torch.ones(2**26 if device.type == "cpu" else 2**30, device=device, dtype=torch.float32)
     target = torch.empty_like(numbers)
     return MachineRates(
-        flops=2 * size**3 / _best_seconds(lambda: matrix @ matrix, device),
-        bytes=2 * numbers.numel() * 4 / _best_seconds(lambda: target.copy_(numbers), device),
+        flops=product_flops(device, dtype),
+        bytes=2 * numbers.numel() * 4 / best_seconds(lambda: target.copy_(numbers), device),
     )
-
-
-def _best_seconds(function: Callable[[], object], device: torch.device) -> float:
-    return min(timed(function, device)[0] for _ in range(6))
-
-
-def timed(function: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
-    """Returns how long `function` took, and its result; a GPU is waited for on both sides."""
-    _wait(device)
-    started = time.perf_counter()
-    result = function()
-    _wait(device)
-    return time.perf_counter() - started, result
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def roofline_shares(cost: PlanCost, rates: MachineRates, seconds: float, device: torch.device) -> dict[str, float]:

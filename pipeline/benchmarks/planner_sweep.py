@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.benchmarks.planner_cost import PlanCost, timed
+from pipeline.benchmarks.planner_cost import PlanCost
 from pipeline.planning.beam import Plan
 from pipeline.planning.config import PlanningConfig
+from pipeline.timing import timed
 
 BEAM_WIDTHS, HORIZONS, EPISODES = (16, 32, 64, 128, 256), (1, 3, 5, 10, 15), (1, 2, 4, 8)
 REPEATS = 3

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from pipeline.data.manifest import Manifest
 from pipeline.data.shards import TokenEpisodes, count_steps, read_tokens
 from pipeline.data.storage import Location
+from pipeline.distributed.room import cluster_in_words
+from pipeline.distributed.shared_storage import require_shared
 from pipeline.distributed.waiting import within
 from pipeline.errors import ClusterError
 from pipeline.seeding import stream
@@ -123,11 +125,10 @@ def _arrays(settings: StreamSettings, first_step: int, share: slice) -> Iterator
 
 def _unread(seconds: float) -> ClusterError:
     return ClusterError(
-        f"No chunk of token shards was read within training.start_timeout_s, {seconds:g} s; expected one. The "
-        f"cluster has {ray.cluster_resources()}, free are {ray.available_resources()}; reading takes "
-        f"{CPUS_PER_READ:g} CPU. Lower "
-        "training.cpus_per_worker, training.num_workers or training.shuffle_transitions, or raise "
-        "training.resident_gib, and run the same command again."
+        f"No chunk of token shards was read within training.start_timeout_s, {seconds:g} s; expected one. "
+        f"{cluster_in_words()} Reading takes {CPUS_PER_READ:g} CPU: lower training.cpus_per_worker, "
+        "training.num_workers or training.shuffle_transitions, or raise training.resident_gib, and run the same "
+        "command again."
     )
 
 
@@ -140,6 +141,7 @@ def _read_chunk(
     last: int,
 ) -> dict[str, NDArray[Any]]:
     """Returns the windows of one chunk that belong to one worker, in the order of the stream."""
+    require_shared()
     chunk = chunks[int(batch["chunk"][0])]
     shards = [settings.manifest.shards[index] for index in chunk.shards]
     episodes = read_tokens(settings.shards, "train", shards)

@@ -12,6 +12,7 @@ from pipeline.data.manifest import read_manifest
 from pipeline.data.shards import read_tokens
 from pipeline.data.storage import Location
 from pipeline.distributed import termination
+from pipeline.distributed.shared_storage import require_shared
 from pipeline.distributed.stream import StreamedWindows, StreamSettings, some_held_out
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
@@ -70,6 +71,7 @@ def train_worker(recipe: dict[str, Any]) -> None:
         PipelineError: What a user can put right, on whichever worker; the controller ends the run with it
             (`pipeline.distributed.placement`) while the others may still wait for this worker.
     """
+    require_shared()
     torch.set_num_threads(recipe["threads"])
     experiment, run = Experiment.model_validate(recipe["experiment"]), RunFolder(Path(recipe["root"]))
     with termination.watched():

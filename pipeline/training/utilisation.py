@@ -7,6 +7,7 @@ import time
 import torch
 
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.timing import product_flops, wait_for
 from pipeline.training.schedule import Schedule
 
 _GIB = 2**30
@@ -32,32 +33,14 @@ def model_flops_per_token(model: TrajectoryTransformer) -> float:
 def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float:
     """Returns what `device` can do at most, FLOP/s: the data sheet's for bfloat16 on a known GPU, else measured.
 
-    Measured: the best of a few plain products of two square matrices in the training's precision.
+    Measured: the best of a few plain products in the training's precision.
     """
     if device.type == "cuda" and dtype is torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for part, flops in DATA_SHEET_BFLOAT16.items():
             if part in name:
                 return flops
-    return _measured_flops(device, dtype or torch.float32)
-
-
-def _measured_flops(device: torch.device, dtype: torch.dtype) -> float:
-    size = 512 if device.type == "cpu" else 4096
-    matrix = torch.ones(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(5):
-        _wait(device)
-        started = time.perf_counter()
-        matrix @ matrix
-        _wait(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return product_flops(device, dtype or torch.float32)
 
 
 def memory_gib(device: torch.device) -> float:
@@ -86,7 +69,7 @@ class Speed:
 
     def start(self, step: int) -> None:
         """Starts at `step`; what happens before the next step is not counted."""
-        _wait(self._device)
+        wait_for(self._device)
         self._step, self._input_seconds, self._started = step, 0.0, time.perf_counter()
 
     def add_input(self, seconds: float) -> None:
@@ -99,7 +82,7 @@ class Speed:
         `tokens_per_second`, `utilisation` (share of the peak), `input_share` (share of the time that was spent waiting
         for windows) and `seconds_left` (to the end of the training, at this speed).
         """
-        _wait(self._device)
+        wait_for(self._device)
         steps, seconds = step - self._step, time.perf_counter() - self._started
         input_seconds = self._input_seconds
         self.start(step)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
 
 
 def start_job(job: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:

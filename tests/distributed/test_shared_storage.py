@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.collection.config import CollectConfig
@@ -11,6 +12,8 @@ from pipeline.distributed.collect import CollectorActor
 from pipeline.distributed.datasource import EpisodeDatasource, EpisodeRange
 from pipeline.distributed.pool import RolloutActor
 from pipeline.distributed.shared_storage import PROBE, require_shared, shared
+from pipeline.distributed.stream import StreamSettings, _read_chunk
+from pipeline.distributed.train_worker import train_worker
 from pipeline.distributed.trials import SettingTrial
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import ClusterError, StorageError
@@ -63,7 +66,16 @@ def prepare() -> None:
     raise StorageError(row["error"])
 
 
-@pytest.mark.parametrize("work", [collect, prepare, evaluate, sweep])
+def train() -> None:
+    train_worker({})
+
+
+def stream() -> None:
+    nothing = StreamSettings(Path(), None, 1, 1, 0, 1, 1, 1.0)
+    _read_chunk({"chunk": np.zeros(1, dtype=np.int64)}, [], nothing, slice(0), 0, 0)
+
+
+@pytest.mark.parametrize("work", [collect, prepare, train, stream, evaluate, sweep])
 def test_whoever_works_looks_before_it_does_anything(
     work: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ class TestStream:
         taken = ray.util.placement_group([{"CPU": 2}])
         ray.get(taken.ready(), timeout=60)
         try:
-            with pytest.raises(ClusterError, match=r"No chunk .*start_timeout_s, 2 s; .*reading takes 0\.5 CPU"):
+            with pytest.raises(ClusterError, match=r"No chunk .*start_timeout_s, 2 s; .*Reading takes 0\.5 CPU"):
                 StreamedWindows(hasty, 0, World())
         finally:
             ray.util.remove_placement_group(taken)

@@ -20,7 +20,8 @@ from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import last_checkpoint, read_info
 from pipeline.training.metrics import read_metrics
-from tests.distributed.processes import REPOSITORY, descendants, start_job, wait_for
+from tests.conftest import REPOSITORY
+from tests.distributed.processes import descendants, start_job, wait_for
 from tests.distributed.training_runs import make_run, uninterrupted, without_dropout
 from tests.training.tasks import curve
 

@@ -35,7 +35,7 @@ def test_known_gpus_have_their_data_sheets_peak_and_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype | None, expected: float
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    monkeypatch.setattr(utilisation, "_measured_flops", lambda device, dtype: 1.0)
+    monkeypatch.setattr(utilisation, "product_flops", lambda device, dtype: 1.0)
     assert peak_flops(torch.device("cuda"), dtype) == expected
 
 
@@ -97,7 +97,7 @@ def test_work_that_is_only_enqueued_is_waited_for(clock: Clock, monkeypatch: pyt
         while enqueued:
             clock.now += enqueued.pop()
 
-    monkeypatch.setattr(utilisation, "_wait", wait)
+    monkeypatch.setattr(utilisation, "wait_for", wait)
     speed = make_speed()
     enqueued.append(5.0)
     speed.start(0)
