@@ -54,7 +54,7 @@ def uninterrupted(
         experiment: What is trained.
         run: Where its shards are.
         folder: For its own record.
-        until: Step of the last line.
+        until: The step at which the other training was told to stop: it has not reported an epoch that ends there.
     """
     folder.mkdir(exist_ok=True)
     (folder / "shards").symlink_to(run.shards)
@@ -64,7 +64,7 @@ def uninterrupted(
     loop, windows, validation = make_loop(task, stop_requested=lambda: loop.step >= until)
     loop.run(windows, validation)
     torch.set_num_threads(threads)
-    return [line for line in curve(task.metrics) if line["step"] <= until]
+    return [line for line in curve(task.metrics) if line["step"] < until + (line["kind"] == "step")]
 
 
 def trained_without_ray(experiment: Experiment, run: RunFolder) -> Path:
