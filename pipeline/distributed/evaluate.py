@@ -69,7 +69,7 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     results = {method: store.read(config.episodes) for method, store in stores.items()}
     comparable = _with_ended_episodes(results, failures)
     if comparable:
-        summary = build_summary(comparable, manifest, experiment.environment.id, reference)
+        summary = build_summary(comparable, manifest, experiment.environment.id, reference, checkpoint)
         write_summary(run.summary, summary)
         print_summary(summary)
     if failures:

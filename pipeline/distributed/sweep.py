@@ -17,6 +17,7 @@ from pipeline.evaluation.methods import MethodRecipe, method_recipe
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.subject import checkpoint_folder, load_manifest
 from pipeline.evaluation.sweep import (
+    Setting,
     SweepRow,
     chosen_experiment,
     listed_settings,
@@ -27,6 +28,7 @@ from pipeline.evaluation.sweep import (
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
+from pipeline.records import EpisodeResult
 from pipeline.run_folder import RunFolder
 
 DONE = "done.yaml"
@@ -62,7 +64,8 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
     with exclusive(run.sweep, "sweep"), Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
         claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
         errors: list[Exception] = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
-        rows = _write_results(experiment, run, str(checkpoint))
+        episodes = _episodes(experiment, run)
+        rows = _write_results(experiment, run, str(checkpoint), episodes)
         progress.finish(f"{len(rows)} settings in {run.sweep}")
     print(_printed(rows, experiment.sweep))
     if errors:
@@ -70,7 +73,24 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
             f"{len(errors)} settings failed and {len(rows)} have episodes; expected none to fail. The first error: "
             f"{errors[0]} Put it right and run the same command again: no episode is repeated."
         ) from errors[0]
+    _require_ended(run, episodes)
     write_text_atomically(run.sweep / DONE, _dumped(experiment.sweep))
+
+
+def _require_ended(run: RunFolder, episodes: list[tuple[Setting, list[EpisodeResult]]]) -> None:
+    """Checks that each setting has an episode that ended; those that failed are kept, so it must be told how to repeat.
+
+    Raises:
+        EvaluationError: One has none.
+    """
+    errors = {setting_key(setting): results[0].error for setting, results in episodes if not _ended(results)}
+    if errors:
+        folders = " ".join(str(run.sweep / key) for key in errors)
+        raise EvaluationError(
+            f"the environment raised in every episode of {len(errors)} of {len(episodes)} settings; expected an "
+            f"episode of each to end. The first error: {next(iter(errors.values()))}. Put the environment right, "
+            f"remove {folders}, and run the same command again."
+        )
 
 
 def _identity(experiment: Experiment, recipe: MethodRecipe) -> dict[str, Any]:
@@ -125,12 +145,22 @@ def _useful_trials(experiment: Experiment) -> int:
     return max(1, actors_to_start(None, config.samples, False, *resources))
 
 
-def _write_results(experiment: Experiment, run: RunFolder, checkpoint: str) -> list[SweepRow]:
-    """Writes table and choice from the episodes that are there, and returns the rows."""
+def _episodes(experiment: Experiment, run: RunFolder) -> list[tuple[Setting, list[EpisodeResult]]]:
+    """Returns the tried settings that have episodes, each with these."""
     stores = [(setting, EpisodeStore(run.sweep / setting_key(setting))) for setting in tried_settings(run.sweep)]
     entries = [(setting, store.read(experiment.sweep.episodes)) for setting, store in stores]
-    ended = [(setting, results) for setting, results in entries if any(not result.error for result in results)]
-    rows = sweep_table(ended, experiment.sweep)
+    return [(setting, results) for setting, results in entries if results]
+
+
+def _ended(results: list[EpisodeResult]) -> bool:
+    return any(not result.error for result in results)
+
+
+def _write_results(
+    experiment: Experiment, run: RunFolder, checkpoint: str, episodes: list[tuple[Setting, list[EpisodeResult]]]
+) -> list[SweepRow]:
+    """Writes table and choice from the episodes that are there, and returns the rows."""
+    rows = sweep_table([entry for entry in episodes if _ended(entry[1])], experiment.sweep)
     write_table(run.sweep, rows)
     chosen = next((row for row in rows if row.chosen), None)
     if chosen is None:

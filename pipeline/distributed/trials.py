@@ -37,7 +37,8 @@ SETTING = "_setting.json"
 """In each setting's folder; hidden from readers of its episodes by the underscore."""
 
 INFEASIBLE = -1e12
-"""Objective of a setting over sweep.max_decision_ms; finite, because schedulers interpolate between objectives."""
+"""Objective of a setting over sweep.max_decision_ms, or without an episode that ended; finite, because schedulers
+interpolate between objectives."""
 
 _TUNE_FOLDER = "_ray_tune"
 
@@ -109,12 +110,17 @@ class SettingTrial(tune.Trainable):  # type: ignore[misc]
                 batch.run(episode_starts(plan.seed, "sweep episode", missing), self._keep)
             finally:
                 faulthandler.cancel_dump_traceback_later()
-        row = sweep_table([(self._setting, self._store.read(self._episodes))], plan.config)[0]
         return {
             "episodes": self._episodes,
-            "objective": row.objective(plan.config) if row.feasible else INFEASIBLE,
+            "objective": self._objective(self._store.read(self._episodes)),
             "done": self._episodes >= plan.config.episodes,
         }
+
+    def _objective(self, results: list[EpisodeResult]) -> float:
+        if all(result.error for result in results):
+            return INFEASIBLE
+        row = sweep_table([(self._setting, results)], self._plan.config)[0]
+        return row.objective(self._plan.config) if row.feasible else INFEASIBLE
 
     def _keep(self, results: list[EpisodeResult]) -> None:
         """Keeps episodes that ended, and ends this process unless the batch calls again in time.

@@ -15,10 +15,11 @@ from pipeline.environments import EnvironmentConfig, make_environment
 from pipeline.evaluation.config import EvaluationConfig, MethodName
 from pipeline.evaluation.environment_check import check_environment
 from pipeline.evaluation.rollout import Environment, EpisodeBatch, EpisodeStart
+from pipeline.evaluation.subject import model_sums
 from pipeline.evaluation.video import VideoRecorder, choose_rendering_backend
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.policies import PlannerPolicy, Policy, RandomPolicy
-from pipeline.training.checkpoint import MANIFEST, MODEL, load_checkpoint, sha256
+from pipeline.training.checkpoint import load_checkpoint
 
 
 class MethodRecipe(Config):
@@ -57,7 +58,7 @@ class MethodRecipe(Config):
             "planning": self.planning.identity(),
             "num_slots": self.num_slots,
             "device": self.device,
-            "model": {name: sha256(Path(self.checkpoint) / name) for name in (MODEL, MANIFEST)},
+            "model": model_sums(Path(self.checkpoint)),
         }
 
 

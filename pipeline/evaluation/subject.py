@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.storage import Location
 from pipeline.errors import ConfigError
-from pipeline.training.checkpoint import MANIFEST, best_checkpoint, verify
+from pipeline.training.checkpoint import MANIFEST, MODEL, best_checkpoint, sha256, verify
 
 
 def checkpoint_folder(configured: str | None, checkpoints: Path) -> Path:
@@ -17,6 +17,11 @@ def checkpoint_folder(configured: str | None, checkpoints: Path) -> Path:
     folder = best_checkpoint(checkpoints) if configured is None else Path(configured).resolve()
     verify(folder)
     return folder
+
+
+def model_sums(checkpoint: Path) -> dict[str, str]:
+    """Returns the sha256 of the files of a checkpoint that episodes depend on, which its folder's name may not say."""
+    return {name: sha256(checkpoint / name) for name in (MODEL, MANIFEST)}
 
 
 def load_manifest(shards: Location, checkpoint: Path | None, discount: float) -> Manifest:

@@ -31,6 +31,7 @@ def build_summary(
     manifest: Manifest,
     environment_id: str,
     reference: ScoreReference | None,
+    checkpoint: Path | None,
 ) -> dict[str, Any]:
     """Returns the content of `summary.json`.
 
@@ -39,6 +40,7 @@ def build_summary(
         manifest: Of the data that the model was trained on.
         environment_id: Gymnasium id.
         reference: What normalised scores refer to, None for none.
+        checkpoint: Folder of the model, None where no method was run with one.
 
     Raises:
         EvaluationError: Every episode of a method failed.
@@ -46,6 +48,7 @@ def build_summary(
     data = manifest.statistics.returns
     return {
         "environment": environment_id,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
         "reference": None
         if reference is None
         else {"name": reference.name, "random": reference.random_return, "expert": reference.expert_return},

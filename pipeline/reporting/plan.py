@@ -4,8 +4,10 @@ Shape letters: O observation_dim, A action_dim, H horizon, h <= H steps that the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.data.spaces import Spaces
+from pipeline.errors import EvaluationError
 from pipeline.evaluation.rollout import Environment
 from pipeline.planning.policies import Policy
 from pipeline.reporting.figures import Drawing, canvas, drawing, styled
 from pipeline.reporting.methods import DATA, colours
 from pipeline.tokens.discretizer import Discretizer
 
+T = TypeVar("T")
 PANELS = 6
 ACTUAL, PLANNER_COLOUR = (colours(())[name] for name in (DATA, "trajectory_transformer"))
 
@@ -62,14 +66,18 @@ def trace_plan(
 
     Returns:
         None where the episode ends before the plan.
+
+    Raises:
+        EvaluationError: The environment raised.
+        DataError: It gave a number that is not finite.
     """
     layout = discretizer.layout
     policy.reset(0, seed)
-    raw, _ = environment.reset(seed=seed)
+    raw, _ = _answer(partial(environment.reset, seed=seed))
     observation = spaces.flatten_observation(raw)
     for _ in range(warm_up):
         action = policy.act({0: observation})[0].action
-        raw, reward, terminated, truncated, _ = environment.step(spaces.environment_action(action))
+        raw, reward, terminated, truncated, _ = _answer(partial(environment.step, spaces.environment_action(action)))
         if terminated or truncated:
             return None
         policy.record(0, action, float(reward))
@@ -78,13 +86,20 @@ def trace_plan(
     assert plan is not None, "a plan is due at multiples of plan_every"
     observations, rewards = [observation], []
     for action in plan.actions:
-        raw, reward, terminated, truncated, _ = environment.step(spaces.environment_action(action))
+        raw, reward, terminated, truncated, _ = _answer(partial(environment.step, spaces.environment_action(action)))
         observations.append(spaces.flatten_observation(raw))
         rewards.append(float(reward))
         if terminated or truncated:
             break
     predicted = discretizer.decode_columns(plan.tokens[:, layout.observation], layout.observation)
     return PlanTrace(warm_up, predicted, plan.rewards, np.stack(observations), np.array(rewards))
+
+
+def _answer(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except Exception as error:  # whatever an environment raises must not cost the whole report
+        raise EvaluationError(f"the environment raised {type(error).__name__}: {error}") from error
 
 
 def warm_up_steps(context_transitions: int, plan_every: int) -> int:

@@ -10,14 +10,16 @@ from typing import Any
 
 import yaml
 
+from pipeline.configuration import claimed_identity
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from pipeline.data.storage import Folder, Location
 from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.subject import checkpoint_folder, model_sums
 from pipeline.evaluation.summary import read_summary
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import ResultRow, result_rows
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import LoadedCheckpoint, best_checkpoint, list_checkpoints, load_checkpoint
+from pipeline.training.checkpoint import INFO, LoadedCheckpoint, list_checkpoints, load_checkpoint
 from pipeline.training.metrics import read_metrics
 
 
@@ -77,12 +79,27 @@ class RunRecord:
 
     @cached_property
     def checkpoint(self) -> LoadedCheckpoint | None:
-        """The checkpoint that is evaluated: the configured one, else the best by validation loss."""
-        configured = self.config and self.config["evaluation"]["checkpoint"]
-        if configured:
-            return load_checkpoint(Path(configured))
+        """The checkpoint that was evaluated, None where it is gone; before an evaluation, the one that would be."""
+        configured = self.config["evaluation"]["checkpoint"] if self.config else None
         folders = list_checkpoints(self.run.checkpoints)
-        return load_checkpoint(best_checkpoint(self.run.checkpoints)) if folders else None
+        if self._evaluated_model is None:
+            there = configured or folders
+            return load_checkpoint(checkpoint_folder(configured, self.run.checkpoints)) if there else None
+        named = [Path(name) for name in (self.summary and self.summary["checkpoint"], configured) if name]
+        there = [folder for folder in [*named, *folders] if (folder / INFO).is_file()]
+        matching = (folder for folder in there if model_sums(folder) == self._evaluated_model)
+        return next(map(load_checkpoint, matching), None)
+
+    @property
+    def checkpoint_is_gone(self) -> bool:
+        """Whether a checkpoint was evaluated that is not there any more."""
+        return self._evaluated_model is not None and self.checkpoint is None
+
+    @cached_property
+    def _evaluated_model(self) -> dict[str, str] | None:
+        """The checksums of the model whose episodes are there (`model_sums`)."""
+        claims = [claimed_identity(self.run.episodes(method)) or {} for method in self.episodes]
+        return next((claim["model"] for claim in claims if "model" in claim), None)
 
     @cached_property
     def episodes(self) -> dict[str, list[EpisodeResult]]:

@@ -120,7 +120,7 @@ def sweep_section(record: RunRecord) -> Section:
         return Section("Sweep", missing="No sweep yet; this makes it:", code=record.command("sweep"))
     rows = read_table(record.run.sweep)
     if not rows:
-        missing = "No setting of the sweep has an episode that ended; this tells why, and tries them again:"
+        missing = "No setting of the sweep has an episode that ended; this tells why:"
         return Section("Sweep", missing=missing, code=record.command("sweep"))
     pair = heat_map_settings(rows)
     drawings = [return_heat_map(rows, pair), time_heat_map(rows, pair)] if pair else []

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from pipeline.data.shards import read_tokens
 from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.errors import PipelineError
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.policies import PlannerPolicy
 from pipeline.reporting.attention import attention_plot, attention_weights
@@ -13,24 +14,29 @@ from pipeline.reporting.record import RunRecord
 from pipeline.tokens.discretizer import Tokens
 
 PLANNER = "trajectory_transformer"
+GONE = "The checkpoint that was evaluated is not there any more."
 ATTENTION_TRANSITIONS = 6
 """Transitions of the window whose attention is drawn: more would be too fine to see."""
 
 
 def plan_section(record: RunRecord) -> Section:
-    """One plan of the first evaluation episode against its execution."""
-    episodes = record.episodes.get(PLANNER)
-    if not episodes or record.checkpoint is None or record.config is None:
+    """One plan of the first evaluation episode that ended, against its execution."""
+    ended = [episode for episode in record.episodes.get(PLANNER, []) if not episode.error]
+    if ended and record.checkpoint_is_gone:
+        return Section("Plan", missing=GONE)
+    if not ended or record.checkpoint is None or record.config is None:
         return Section(
             "Plan", missing="No episodes of the planner yet; this makes it:", code=record.command("evaluate")
         )
-    manifest, seed = record.checkpoint.manifest, episodes[0].seed
+    manifest, seed = record.checkpoint.manifest, ended[0].seed
     planning = PlanningConfig.model_validate(record.config["planning"])
     policy = PlannerPolicy(record.checkpoint.model, manifest.discretizer, planning, num_slots=1)
     environment = make_environment(EnvironmentConfig.model_validate(record.config["environment"]))
     warm_up = warm_up_steps(planning.context_transitions, planning.plan_every)
     try:
         trace = trace_plan(policy, environment, manifest.spaces, manifest.discretizer, seed, warm_up)
+    except PipelineError as error:
+        return Section("Plan", missing=f"The episode of seed {seed} could not be played again: {error}")
     finally:
         environment.close()
     if trace is None:
@@ -39,8 +45,8 @@ def plan_section(record: RunRecord) -> Section:
     names = manifest.layout.observation_names
     deviations = [*(dimension.deviation for dimension in dimensions[: len(names)]), dimensions[-2].deviation]
     text = (
-        f"The plan at step {trace.step} of the first evaluation episode, executed to its end without planning again. "
-        f"Its {len(trace.actual_rewards)} steps earned {trace.actual_rewards.sum():.4g}; it predicted "
+        f"The plan at step {trace.step} of evaluation episode {ended[0].episode}, executed to its end without planning "
+        f"again. Its {len(trace.actual_rewards)} steps earned {trace.actual_rewards.sum():.4g}; it predicted "
         f"{trace.predicted_rewards[: len(trace.actual_rewards)].sum():.4g}."
     )
     return Section("Plan", text=text, drawings=[plan_plot(trace, names, deviations)])
@@ -48,6 +54,8 @@ def plan_section(record: RunRecord) -> Section:
 
 def attention_section(record: RunRecord) -> Section:
     """Attention of the first and the third layer on one held-out window."""
+    if record.checkpoint_is_gone:
+        return Section("Attention", missing=GONE)
     if record.checkpoint is None or not record.has_shards:
         return Section(
             "Attention", missing="No checkpoint with its shards yet; this makes it:", code=record.command("train")

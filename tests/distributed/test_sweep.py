@@ -170,6 +170,20 @@ def test_early_stopping_ends_some_settings_and_optuna_goes_on_from_what_is_there
 
 
 @pytest.mark.slow
+def test_a_setting_whose_episodes_all_failed_is_told_with_what_to_remove(ray_session: None, tmp_path: Path) -> None:
+    halving = {"early_stopping": True, "report_every": 1}
+    sweeping = {"space": {"planning.horizon": [1]}, "episodes": 2, **halving}
+    experiment, run = made(tmp_path, sweep=sweeping, evaluation={"num_actors": 1})
+    broken = experiment.environment.model_copy(update={"kwargs": {"length": 0}})  # its reset divides by it
+    folder = run.sweep / setting_key({"planning.horizon": 1})
+    told = rf"in every episode of 1 of 1 settings; .* ZeroDivisionError: .* remove {folder}, and run"
+    with pytest.raises(EvaluationError, match=told):
+        sweep(experiment.model_copy(update={"environment": broken}), run)
+    assert len(EpisodeStore(folder).read()) == 2, "the second episode was not tried"
+    assert (run.sweep / "table.json").is_file()
+
+
+@pytest.mark.slow
 def test_a_setting_that_fails_does_not_take_the_others_with_it(ray_session: None, tmp_path: Path) -> None:
     space = {"planning.plan_every": [1, 7]}
     experiment, run = made(tmp_path, sweep={"space": space, "episodes": 1}, evaluation={"max_attempts": 1})

@@ -51,14 +51,14 @@ def test_failed_episodes_are_counted_and_in_no_mean(make_result: Make) -> None:
 
 def test_a_method_without_predictions_has_null_not_nan(make_result: Make, tmp_path: Path) -> None:
     results = {"random": [make_result(0, 1.0, predicted_return=float("nan")), make_result(1, 2.0)]}
-    summary = build_summary(results, tiny_manifest(), "Hopper-v5", REFERENCE)
+    summary = build_summary(results, tiny_manifest(), "Hopper-v5", REFERENCE, None)
     assert summary["methods"]["random"]["predicted_return"] is None
     write_summary(tmp_path / "summary.json", summary)
     assert read_summary(tmp_path / "summary.json") == summary
 
 
 def test_the_data_s_entry_is_the_manifest_s(make_result: Make) -> None:
-    summary = build_summary({"random": [make_result(0, 1.0)]}, tiny_manifest(), "Hopper-v5", REFERENCE)
+    summary = build_summary({"random": [make_result(0, 1.0)]}, tiny_manifest(), "Hopper-v5", REFERENCE, None)
     assert summary["data"] == {"mean_return": 15.0, "episodes": 2, "normalized_score": 30.0}
     assert summary["reference"] == {"name": "by hand", "random": 0.0, "expert": 50.0}
     assert summary["environment"] == "Hopper-v5"

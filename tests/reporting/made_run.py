@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest, SourceRecord, Totals, write_manifest
 from pipeline.data.shards import ShardSettings, write_shard
 from pipeline.data.spaces import Spaces
@@ -16,6 +17,7 @@ from pipeline.data.storage import Folder
 from pipeline.evaluation.config import SweepConfig
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.scores import ScoreReference
+from pipeline.evaluation.subject import model_sums
 from pipeline.evaluation.summary import build_summary, write_summary
 from pipeline.evaluation.sweep import listed_settings, sweep_table, write_table
 from pipeline.experiment import Experiment
@@ -25,7 +27,7 @@ from pipeline.records import Episode, EpisodeResult
 from pipeline.run_folder import RunFolder
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
-from pipeline.training.checkpoint import CheckpointInfo, write_checkpoint
+from pipeline.training.checkpoint import CheckpointInfo, list_checkpoints, write_checkpoint
 
 SOURCE = "own/pendulum/mixed-v0"
 LAYOUT = TransitionLayout.plain(observation_dim=3, action_dim=1, num_bins=20)
@@ -112,11 +114,15 @@ def statistics(episodes: list[Episode], lengths: "np.ndarray") -> Statistics:
     return Statistics(returns=(source,), dimensions=dimensions, sampled_steps=186)
 
 
-def write_training(run: MadeRun, manifest: Manifest) -> None:
+def add_checkpoint(run: MadeRun, manifest: Manifest, step: int, validation_loss: float) -> Path:
     model = TrajectoryTransformer(ModelConfig.model_validate(run.experiment.model), LAYOUT)
-    info = CheckpointInfo(step=200, epoch=4, validation_loss=1.2, trained_on=TRAINED_ON)
+    info = CheckpointInfo(step=step, epoch=step // 50, validation_loss=validation_loss, trained_on=TRAINED_ON)
     config = run.experiment.model_dump(mode="json")
-    write_checkpoint(run.folder.checkpoints, info, model.state_dict(), config, manifest.to_json(), None)
+    return write_checkpoint(run.folder.checkpoints, info, model.state_dict(), config, manifest.to_json(), None)
+
+
+def write_training(run: MadeRun, manifest: Manifest) -> None:
+    add_checkpoint(run, manifest, step=200, validation_loss=1.2)
     lines = [line for step in range(10, 201, 10) for line in metrics_at(step)]
     run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -162,12 +168,16 @@ def write_evaluation(
 ) -> None:
     """20 episodes that swing around each method's mean, `further` ones, and their summary."""
     results = {}
+    folders = list_checkpoints(folder.checkpoints)
+    checkpoint = folders[-1] if folders else None
     for method, mean in methods.items():
+        model = {} if method == "random" or checkpoint is None else {"model": model_sums(checkpoint)}
+        claim_folder(folder.episodes(method), {"method": method, **model}, "episodes")
         returns = mean + 8 * np.sin(np.arange(20))
         results[method] = [result(method, i, float(value)) for i, value in enumerate(returns)]
         results[method] += [episode for episode in further if episode.method == method]
         EpisodeStore(folder.episodes(method)).add(results[method])
-    write_summary(folder.summary, build_summary(results, manifest, "Pendulum-v1", reference))
+    write_summary(folder.summary, build_summary(results, manifest, "Pendulum-v1", reference, checkpoint))
 
 
 def write_sweep(folder: RunFolder) -> None:

@@ -1,20 +1,34 @@
 import html.parser
+import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from pipeline.data.manifest import read_manifest
 from pipeline.errors import ManifestError, RunFolderError, StorageError
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.sweep import write_table
 from pipeline.reporting.comparison import read_run
+from pipeline.reporting.record import RunRecord
 from pipeline.reporting.report import write_report
+from pipeline.reporting.sections_model import plan_section
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import best_checkpoint
 from tests.reporting.browser import open_page
-from tests.reporting.made_run import METHODS, SOURCE, TRAINED_ON, MadeRun, result, write_evaluation, write_shards
+from tests.reporting.made_run import (
+    METHODS,
+    SOURCE,
+    TRAINED_ON,
+    MadeRun,
+    add_checkpoint,
+    result,
+    write_evaluation,
+    write_shards,
+)
 
 
 class Page(html.parser.HTMLParser):
@@ -113,10 +127,7 @@ def test_a_run_in_which_nothing_was_done_yet_says_what_to_run(empty_run: MadeRun
 def test_a_sweep_whose_settings_all_failed_says_so(empty_run: MadeRun) -> None:
     write_table(empty_run.folder.sweep, [])
     text = " ".join(Page(write_report(empty_run.folder)).text.split())
-    assert (
-        "No setting of the sweep has an episode that ended; this tells why, and tries them again: python jobs/sweep.py"
-        in text
-    )
+    assert "No setting of the sweep has an episode that ended; this tells why: python jobs/sweep.py" in text
 
 
 def test_shards_outside_the_run_folder_are_found(made_run: MadeRun, tmp_path: Path) -> None:
@@ -141,6 +152,59 @@ def test_a_run_that_evaluates_the_model_of_another_one_has_its_data_and_its_plan
     assert SOURCE in page.text
     assert any(label.startswith("Predicted and actual observations") for label in page.labels)
     assert read_run(chosen).data_set == SOURCE
+
+
+def test_the_checkpoint_that_was_evaluated_is_told_and_not_a_better_one_that_came_later(made_run: MadeRun) -> None:
+    manifest = read_manifest(str(made_run.folder.shards))
+    before = plan_of(made_run)
+    add_checkpoint(made_run, manifest, step=400, validation_loss=0.5)
+    text = Page(write_report(made_run.folder)).text
+    assert "The checkpoint of step 200 is the one that is evaluated." in text
+    assert plan_of(made_run) == before
+
+
+def test_a_checkpoint_that_was_evaluated_and_is_elsewhere_is_found_by_the_summary(
+    made_run: MadeRun, tmp_path: Path
+) -> None:
+    elsewhere = best_checkpoint(made_run.folder.checkpoints).rename(tmp_path / "elsewhere")
+    summary = json.loads(made_run.folder.summary.read_text())
+    made_run.folder.summary.write_text(json.dumps({**summary, "checkpoint": str(elsewhere)}))
+    add_checkpoint(made_run, read_manifest(str(made_run.folder.shards)), step=400, validation_loss=0.5)
+    assert RunRecord(made_run.folder).checkpoint.folder == elsewhere
+
+
+def test_an_evaluated_checkpoint_that_is_gone_is_no_other_one(made_run: MadeRun) -> None:
+    shutil.rmtree(best_checkpoint(made_run.folder.checkpoints))
+    add_checkpoint(made_run, read_manifest(str(made_run.folder.shards)), step=400, validation_loss=0.5)
+    page = Page(write_report(made_run.folder))
+    assert page.text.count("The checkpoint that was evaluated is not there any more.") == 2
+    assert "is the one that is evaluated" not in page.text
+    assert TRAINED_ON["processor"] not in page.text
+
+
+def plan_of(run: MadeRun) -> str:
+    """The text of the report's plan."""
+    section = plan_section(RunRecord(run.folder))
+    assert section.drawings
+    return section.text
+
+
+def test_the_plan_is_that_of_the_first_episode_that_ended(made_run: MadeRun) -> None:
+    broken = result("trajectory_transformer", 0, 0.0, error="ValueError: it fell")
+    EpisodeStore(made_run.folder.episodes("trajectory_transformer")).add([broken])
+    assert "of evaluation episode 1, executed" in plan_of(made_run)
+
+
+def test_an_environment_that_raises_costs_the_report_its_plan_alone(
+    made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fall(_environment: object, _action: object) -> None:
+        raise ValueError("the leg fell off")
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.pendulum.PendulumEnv.step", fall)
+    page = Page(write_report(made_run.folder))
+    assert "The episode of seed 100 could not be played again: the environment raised ValueError: the leg" in page.text
+    assert any(label.startswith("Attention weights") for label in page.labels)
 
 
 def test_failed_and_restarted_episodes_are_counted_and_listed(empty_run: MadeRun) -> None:
