@@ -182,7 +182,9 @@ class _Run:
             if member.call is None:
                 self._give_work(member)
         calls = [member.call for member in self._members if member.call is not None]
-        answered, _ = ray.wait(calls, num_returns=1, timeout=POLL_SECONDS)
+        ray.wait(calls, num_returns=1, timeout=POLL_SECONDS)
+        # All that is there: a driver that was stopped for a while must not take those that waited for it for lost.
+        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
         for member in [member for member in self._members if member.call in answered]:
             self._take_answer(member)
         self._check_limits()
@@ -192,8 +194,9 @@ class _Run:
         """Calls an idle actor with as many pieces as it has room for; leaves it idle if there is nothing to do."""
         member.alone = member.alone and bool(member.pieces)
         taken: list[int] = []
+        slots = 1 if self._terms.max_attempts == 1 else self._work.slots
         if not member.alone:
-            while len(member.pieces) + len(taken) < self._work.slots and (piece := self._next_piece()) is not None:
+            while len(member.pieces) + len(taken) < slots and (piece := self._next_piece()) is not None:
                 taken.append(piece)
         if self._suspects and not (taken or member.pieces):
             taken, member.alone = [self._suspects.popleft()], True

@@ -54,10 +54,14 @@ def undisturbed(starts: list[EpisodeStart], **kwargs: Any) -> list[dict[str, Any
 
 
 def run(
-    num_actors: int, what: MethodRecipe, results: list[EpisodeResult], config: EvaluationConfig | None = None
+    num_actors: int,
+    what: MethodRecipe,
+    results: list[EpisodeResult],
+    config: EvaluationConfig | None = None,
+    starts: list[EpisodeStart] = STARTS,
 ) -> PoolFacts:
     with RolloutPool(config or EvaluationConfig(), num_actors) as pool:
-        return pool.run(what, STARTS, results.extend, lambda facts: None)
+        return pool.run(what, starts, results.extend, lambda facts: None)
 
 
 @pytest.mark.parametrize("num_actors", [1, 2])
@@ -91,10 +95,19 @@ def test_an_episode_that_kills_its_process_fails_alone(ray_session: None) -> Non
     assert facts_of(results) == undisturbed(kept, length=100)
 
 
+def test_an_episode_that_kills_its_process_fails_alone_on_the_only_attempt_too(ray_session: None) -> None:
+    short, long = (row for row in undisturbed(STARTS[:2], length=100))
+    fatal = recipe(length=100, kill_number=max(short["length"], long["length"]) - 1)
+    results: list[EpisodeResult] = []
+    with pytest.raises(EvaluationError, match=r"lost their actor on each of 1 attempts"):
+        run(1, fatal, results, EvaluationConfig(max_attempts=1), STARTS[:2])
+    assert len(results) == 1
+
+
 def test_an_actor_that_does_not_answer_is_given_up(ray_session: None) -> None:
     config = EvaluationConfig(max_attempts=1, call_timeout_s=1.0)
     with pytest.raises(EvaluationError, match="lost their actor on each of 1 attempts"):
-        run(1, recipe(num_slots=12, seconds=60.0), [], config)
+        run(1, recipe(seconds=60.0), [], config, STARTS[:1])
 
 
 def test_the_episodes_of_an_actor_that_hangs_are_run_again(
