@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,33 +21,26 @@ class Behaviour:
     Args:
         config: Which policy, with how much noise.
         spaces: Columns of the environment's observations and actions.
-        action_space: Where random actions are drawn from.
         folder: What the path of a policy file is relative to.
 
     Raises:
-        ConfigError: An unknown policy, or one that does not fit the environment's actions.
+        ConfigError: An unknown policy, or one that does not fit the environment.
         DataError: A policy file that cannot be read.
     """
 
-    def __init__(
-        self, config: BehaviourConfig, spaces: Spaces, action_space: "gymnasium.Space[Any]", folder: Path = Path()
-    ) -> None:
+    def __init__(self, config: BehaviourConfig, spaces: Spaces, folder: Path = Path()) -> None:
         self.config = config
         self._spaces = spaces
-        if isinstance(action_space, gymnasium.spaces.Discrete):
-            if config.policy != "random":
-                raise ConfigError(
-                    f"collect.behaviours holds the policy {config.policy!r}; expected random: the environment's "
-                    "actions are discrete."
-                )
-            self._low, self._high = np.zeros(1), np.array([action_space.n - 1.0])
-        else:
-            if spaces.action_low is None or spaces.action_high is None:
-                raise ConfigError(
-                    "the environment's actions have no bounds; expected bounds, between which random actions are drawn."
-                )
-            self._low, self._high = np.array(spaces.action_low), np.array(spaces.action_high)
-        self._act = None if config.policy == "random" else self._policy(folder)
+        if not spaces.bounds_actions:
+            raise ConfigError(
+                "the environment's actions have no bounds; expected bounds, between which random actions are drawn."
+            )
+        if spaces.action_choices is not None and config.policy != "random":
+            raise ConfigError(
+                f"collect.behaviours holds the policy {config.policy!r}; expected random: the environment's actions "
+                "are discrete."
+            )
+        self._act = None if config.policy == "random" else self._fitting(self._policy(folder))
 
     def noise(self, generator: np.random.Generator) -> float:
         """Returns the noise of an episode, drawn if the configuration gives a range."""
@@ -69,25 +60,35 @@ class Behaviour:
             generator: Of the episode.
         """
         if self._act is None or (self.config.random_share and generator.random() < self.config.random_share):
-            return self._random(generator)
+            return self._spaces.random_action(generator)
         action = self._act(observation, step, generator)
         if noise:
             action = action + noise * generator.standard_normal(action.shape)
-        return np.clip(action, self._low, self._high)
+        return np.clip(action, self._spaces.action_low, self._spaces.action_high)
 
-    def _random(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        if self._spaces.action_choices is not None:
-            return np.array([generator.integers(self._spaces.action_choices)], dtype=np.float64)
-        return generator.uniform(self._low, self._high)
+    def _fitting(self, act: Act) -> Act:
+        """Returns `act`, which was tried on an observation of zeros."""
+        numbers, expected = self._spaces.observation_dim, (self._spaces.action_dim,)
+        try:
+            shape = act(np.zeros(numbers), 0, np.random.default_rng(0)).shape
+            found = f"gives actions of shape {shape}"
+        except (ValueError, IndexError) as error:
+            shape, found = None, f"fails there ({error})"
+        if shape != expected:
+            raise ConfigError(
+                f"collect.behaviours holds the policy {self.config.policy!r}, which {found}; expected one for "
+                f"observations of {numbers} numbers and actions of shape {expected}, the environment's."
+            )
+        return act
 
     def _policy(self, folder: Path) -> Act:
         name, sample = self.config.policy, self.config.sample
         if name.endswith(".npz"):
             policy = FilePolicy(folder / name)
-            if policy.action_dim != self._spaces.action_dim:
+            if sample and not policy.has_gaussian:
                 raise ConfigError(
-                    f"policy is {name!r}, of {policy.action_dim} actions; expected {self._spaces.action_dim}, the "
-                    "environment's."
+                    f"collect.behaviours asks for samples of the policy {name!r}; expected one with a Gaussian of its "
+                    "own, or no `sample`."
                 )
             return lambda observation, step, generator: policy.act(observation, step, generator if sample else None)
         if name not in CONTROLLERS:

@@ -38,6 +38,16 @@ class BehaviourConfig(Config):
             raise ConfigError(f"most_noise is {self.most_noise}; expected at least noise, {self.noise}.")
         return self
 
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "BehaviourConfig":
+        if self.policy == "random" and (self.noise or self.most_noise):
+            raise ConfigError("policy random has noise; expected none: its actions are drawn evenly already.")
+        if self.sample and not self.policy.endswith(".npz"):
+            raise ConfigError(
+                f"policy {self.policy} is sampled; expected a policy file, which has a Gaussian of its own."
+            )
+        return self
+
 
 class CollectConfig(Config):
     """Behaviour data collected by stepping the environment."""

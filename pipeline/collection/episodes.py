@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.collection.behaviour import Behaviour
 from pipeline.collection.config import BehaviourConfig
 from pipeline.data.spaces import Spaces
-from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.environments import EnvironmentConfig, make_environment, time_limit
 from pipeline.errors import ConfigError
 from pipeline.seeding import derived_seed, stream
 
@@ -63,24 +63,18 @@ class Collector:
         folder: Path = Path(),
     ) -> None:
         self.environment = make_environment(environment)
-        if self.environment.spec is None or self.environment.spec.max_episode_steps is None:
+        limit = time_limit(self.environment)
+        if limit is None:
             raise ConfigError(
                 f"environment.max_episode_steps is null and {environment.id} has no time limit of its own; expected a "
                 "number of steps, at least 1, after which an episode ends."
             )
-        self._seed = seed
+        self.most_steps, self._seed = limit, seed
+        """The time limit of an episode."""
         self._spaces = Spaces.of(self.environment.observation_space, self.environment.action_space)
-        self._behaviours = [
-            Behaviour(config, self._spaces, self.environment.action_space, folder) for config in behaviours
-        ]
+        self._behaviours = [Behaviour(config, self._spaces, folder) for config in behaviours]
         weights = np.array([config.weight for config in behaviours])
         self._shares = weights / weights.sum()
-
-    @property
-    def most_steps(self) -> int:
-        """The time limit of an episode."""
-        assert self.environment.spec is not None
-        return int(self.environment.spec.max_episode_steps)
 
     def collect(self, episode: int) -> CollectedEpisode:
         """Returns episode number `episode`."""

@@ -69,11 +69,6 @@ class FilePolicy:
         self._arrays = arrays
 
     @property
-    def action_dim(self) -> int:
-        """A, actions that it gives."""
-        return len(self._low)
-
-    @property
     def has_gaussian(self) -> bool:
         """Whether it has a Gaussian of its own to draw from."""
         return "log_std" in self._arrays or "log_std_w" in self._arrays
@@ -86,7 +81,7 @@ class FilePolicy:
         Args:
             observation: (O,).
             step: Steps since the episode's start; only policies with a time feature see it.
-            generator: Draws from the policy's own Gaussian if it has one; None gives its mean.
+            generator: Draws from the policy's own Gaussian, which it must have; None gives its mean.
         """
         hidden = x = self._input(observation, step)
         for weight, bias in self._layers[:-1]:
@@ -94,7 +89,7 @@ class FilePolicy:
         mean = x @ self._output[0] + self._output[1]
         if self._header.clip_mean:
             mean = np.clip(mean, -self._header.clip_mean, self._header.clip_mean)
-        if generator is not None and self.has_gaussian:
+        if generator is not None:
             mean = mean + np.exp(self._log_deviation(hidden)) * generator.standard_normal(mean.shape)
         if self._header.squash == "tanh":
             mean = self._low + (self._high - self._low) * (np.tanh(mean) + 1) / 2

@@ -167,6 +167,17 @@ class Spaces(BaseModel):
             )
         return flat
 
+    @property
+    def bounds_actions(self) -> bool:
+        """Whether random actions can be drawn: of the choices, or between finite bounds."""
+        return self.action_choices is not None or (self.action_low is not None and self.action_high is not None)
+
+    def random_action(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        """Returns an action (A,), all of them equally likely; needs `bounds_actions`."""
+        if self.action_choices is not None:
+            return np.array([generator.integers(self.action_choices)], dtype=np.float64)
+        return generator.uniform(np.array(self.action_low), np.array(self.action_high))
+
     def environment_action(self, action: NDArray[np.floating]) -> Any:
         """Returns what `env.step` takes for the columns `action` (A,)."""
         if self.action_kind == "discrete":

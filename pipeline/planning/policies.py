@@ -21,6 +21,7 @@ from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.noise import plan_noise
+from pipeline.planning.ranking import Ranking
 from pipeline.seeding import stream
 from pipeline.tokens.discretizer import Discretizer
 
@@ -69,8 +70,7 @@ class RandomPolicy:
     """
 
     def __init__(self, spaces: Spaces, num_slots: int) -> None:
-        bounded = spaces.action_low is not None and spaces.action_high is not None
-        if spaces.action_choices is None and not bounded:
+        if not spaces.bounds_actions:
             raise EvaluationError(
                 f"the data's action space has action_low {spaces.action_low} and action_high {spaces.action_high}; "
                 "expected finite bounds, which the method random draws between. Leave it out of evaluation.methods."
@@ -85,12 +85,7 @@ class RandomPolicy:
 
     def act(self, observations: Mapping[int, Vector]) -> dict[int, Decision]:
         """See `Policy`."""
-        return {slot: Decision(self._draw(self._streams[slot])) for slot in observations}
-
-    def _draw(self, generator: np.random.Generator) -> Vector:
-        if self._spaces.action_choices is not None:
-            return np.array([generator.integers(self._spaces.action_choices)], dtype=np.float64)
-        return generator.uniform(np.array(self._spaces.action_low), np.array(self._spaces.action_high))
+        return {slot: Decision(self._spaces.random_action(self._streams[slot])) for slot in observations}
 
     def record(self, slot: int, action: Vector, reward: float) -> None:
         """Does nothing: what happened does not matter to it."""
@@ -111,7 +106,7 @@ class PlannerPolicy:
     """Executes the first `plan_every` actions of the best plan, then plans again from the last C real transitions.
 
     Args:
-        model, discretizer, config, num_slots, device: As for `BeamPlanner`.
+        model, discretizer, config, num_slots, device, ranking: As for `BeamPlanner`.
     """
 
     def __init__(
@@ -121,9 +116,10 @@ class PlannerPolicy:
         config: PlanningConfig,
         num_slots: int,
         device: str = "cpu",
+        ranking: Ranking | None = None,
     ) -> None:
         self.num_slots = num_slots
-        self._planner = BeamPlanner(model, discretizer, config, num_slots, device)
+        self._planner = BeamPlanner(model, discretizer, config, num_slots, device, ranking)
         self._config, self._layout, self._discretizer = config, model.layout, discretizer
         self._episodes: dict[int, _Episode] = {}
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ UPRIGHT = np.array([0.1, 0.0, 0.0, 0.0])
 
 
 def behaviour(actions: Box | Discrete = PENDULUM, **config: object) -> Behaviour:
-    return Behaviour(BehaviourConfig.model_validate(config), Spaces.of(STATES, actions), actions)
+    return Behaviour(BehaviourConfig.model_validate(config), Spaces.of(STATES, actions))
 
 
 def actions(acting: Behaviour, count: int = 2000, noise: float = 0.0) -> np.ndarray:
@@ -76,9 +77,41 @@ def test_an_unknown_policy_is_refused_with_those_that_exist() -> None:
 
 
 def test_a_policy_of_other_actions_is_refused(tmp_path: Path) -> None:
-    write_policy(tmp_path / "p.npz")
-    with pytest.raises(ConfigError, match=r"p.npz', of 1 actions; expected 2, the environment's"):
+    write_policy(tmp_path / "p.npz", {"obs_slice": [0, 2]})
+    told = r"p.npz', which gives actions of shape \(1,\); expected one for observations of 4 numbers and .* \(2,\)"
+    with pytest.raises(ConfigError, match=told):
         behaviour(Box(-1, 1, (2,)), policy=str(tmp_path / "p.npz"))
+
+
+def test_a_policy_of_other_observations_is_refused(tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.npz")
+    for policy in ("reacher", str(tmp_path / "p.npz")):
+        with pytest.raises(ConfigError, match=r"which fails there \(.*\); expected one for observations of 3 "):
+            Behaviour(BehaviourConfig(policy=policy), Spaces.of(Box(-1, 1, (3,)), PENDULUM))
+
+
+def test_samples_of_a_policy_without_a_gaussian_are_refused(tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.npz", {"obs_slice": [0, 2]})
+    with pytest.raises(ConfigError, match=r"samples of the policy '.*p.npz'; expected one with a Gaussian of its own"):
+        behaviour(policy=str(tmp_path / "p.npz"), sample=True)
+
+
+def test_a_policy_is_sampled_from_its_gaussian(tmp_path: Path) -> None:
+    write_policy(tmp_path / "p.npz", {"obs_slice": [0, 2]}, log_std=np.log([0.5]))
+    assert actions(behaviour(policy=str(tmp_path / "p.npz"), sample=True)).std() == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"policy": "random", "noise": 0.1}, "policy random has noise; expected none"),
+        ({"policy": "random", "most_noise": 0.1}, "policy random has noise; expected none"),
+        ({"policy": "reacher", "sample": True}, "policy reacher is sampled; expected a policy file"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        BehaviourConfig.model_validate(settings)
 
 
 def test_a_controller_for_discrete_actions_is_refused() -> None:
@@ -93,4 +126,4 @@ def test_actions_without_bounds_are_refused() -> None:
 
 def test_most_noise_below_noise_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"most_noise is 0.1; expected at least noise, 0.5"):
-        BehaviourConfig(noise=0.5, most_noise=0.1)
+        BehaviourConfig(policy="reacher", noise=0.5, most_noise=0.1)

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
-from pipeline.planning.beam import BeamPlanner
 from pipeline.planning.config import PlanningConfig
+from pipeline.planning.policies import PlannerPolicy
 from pipeline.planning.ranking import RANKINGS, Candidates, Ranking, scores
-from tests.planning.scenes import LAYOUT, random_discretizer, random_model, request
+from tests.planning.scenes import LAYOUT, random_discretizer, random_model
 
 
 def candidates(rewards: list[float], value: float, discount: float) -> Candidates:
@@ -44,10 +45,11 @@ def test_a_ranking_of_ones_own_decides_from_decoded_tokens():
     def ranked(sign: float) -> Ranking:
         return Ranking(lambda candidates: sign * candidates.centers[column][candidates.tokens[..., 0, column]])
 
-    low, high = (
-        BeamPlanner(random_model(2), discretizer, config, 1, ranking=ranked(sign)).plan([request(config, 1, 0)])[0]
-        for sign in (-1.0, 1.0)
-    )
+    def first_action(sign: float) -> float:
+        policy = PlannerPolicy(random_model(2), discretizer, config, num_slots=1, ranking=ranked(sign))
+        policy.reset(0, seed=1)
+        return policy.act({0: np.zeros(3)})[0].action[0]
+
     # 64 candidates meet every one of the 7 bins.
-    assert low.actions[0, 0] == discretizer.centers[column, : LAYOUT.bins[column]].min()
-    assert high.actions[0, 0] == discretizer.centers[column, : LAYOUT.bins[column]].max()
+    assert first_action(-1.0) == discretizer.centers[column, : LAYOUT.bins[column]].min()
+    assert first_action(1.0) == discretizer.centers[column, : LAYOUT.bins[column]].max()
