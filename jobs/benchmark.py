@@ -15,7 +15,7 @@ import json
 import sys
 from importlib import import_module
 
-from pipeline.benchmarks.record import append_record
+from pipeline.benchmarks.record import append_record, require_place
 from pipeline.command_line import plain_endings
 from pipeline.errors import ConfigError
 from pipeline.options import parse
@@ -39,10 +39,12 @@ def main(arguments: list[str]) -> None:
     # Only the one that is named: planner and train run where there is no Ray.
     module = import_module(f"pipeline.benchmarks.{name}")
     options = parse(getattr(module, BENCHMARKS[name])(), __doc__, arguments[1:])
+    if options.record:
+        require_place()
     result = module.run(options)
+    print(json.dumps(result))
     if options.record:
         append_record(result)
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -21,16 +21,20 @@ class BenchmarkConfig(Config):
     record: bool = Field(False, description="Append the result to tests/benchmarks/results.jsonl.")
 
 
-def append_record(result: dict[str, Any], path: Path = RESULTS) -> dict[str, Any]:
-    """Appends `result` with date, commit, hardware and versions to `path`; returns the whole line.
+def require_place(path: Path = RESULTS) -> None:
+    """Checks that a record can be kept, which is better known before hours of measurements than after.
 
     Raises:
-        StorageError: The file's folder does not exist: the package is installed without its repository.
+        StorageError: The file's folder does not exist: the package is installed, or was submitted, without the tests.
     """
     if not path.parent.is_dir():
         raise StorageError(
             f"{path} cannot be written; expected its folder to exist. Run from a clone, or leave out --record."
         )
+
+
+def append_record(result: dict[str, Any], path: Path = RESULTS) -> dict[str, Any]:
+    """Appends `result` with date, commit, hardware and versions to `path`; returns the whole line."""
     line = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),

@@ -19,6 +19,7 @@ from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.references.training import ReferenceStep, ReferenceTransformer
 from pipeline.seeding import stream
+from pipeline.timing import wait_for
 from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.config import TrainingConfig
 from pipeline.training.loss import Targets
@@ -143,11 +144,9 @@ def _same_loss(options: TrainBenchmark, device: torch.device, batch_size: int) -
 
 def _measure(step: Callable[[Any], object], task: _Task, batches: list[NDArray[np.int64]]) -> float:
     """Returns the seconds of one step; the device has finished all of them."""
-    if task.device.type == "cuda":
-        torch.cuda.synchronize(task.device)
+    wait_for(task.device)
     started = task.clock()
     for starts in batches:
         step(starts)
-    if task.device.type == "cuda":
-        torch.cuda.synchronize(task.device)
+    wait_for(task.device)
     return (task.clock() - started) / len(batches)

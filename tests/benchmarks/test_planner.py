@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import runpy
 import subprocess
 import sys
 from datetime import datetime
@@ -13,6 +14,7 @@ from pipeline.benchmarks.planner_cost import MachineRates, PlanCost, measured_ra
 from pipeline.benchmarks.planner_sweep import fitted_law, sweep
 from pipeline.errors import StorageError
 from pipeline.models.config import ModelConfig
+from pipeline.planning.beam import BeamPlanner
 from pipeline.planning.config import PlanningConfig
 from pipeline.provenance import commit, hardware
 from pipeline.references.planner import ReferencePlanner
@@ -143,6 +145,20 @@ def test_another_plan_than_the_references_is_told(small_run, monkeypatch):
     assert small_run(repeats=1)["identical"] is False
 
 
+def test_agreement_is_that_of_float32_whatever_is_timed(small_run, monkeypatch):
+    planned = []
+
+    class Recording(BeamPlanner):
+        def plan(self, requests):
+            planned.append(self.product_dtype)
+            return super().plan(requests)
+
+    monkeypatch.setattr("pipeline.benchmarks.planner.BeamPlanner", Recording)
+    result = small_run(repeats=2, precision="bfloat16")
+    assert (result["precision"], result["identical"]) == ("bfloat16", True)
+    assert planned == 3 * [torch.bfloat16] + [torch.float32]
+
+
 def test_several_episodes_are_compared_with_one_alone(small_run):
     result = small_run(repeats=1, episodes=3, reference_repeats=0)
     assert result["seconds_per_plan"] == result["seconds_per_call"] / 3
@@ -168,6 +184,10 @@ def test_a_record_is_appended_as_one_line_with_commit_and_hardware(tmp_path):
     assert datetime.fromisoformat(lines[0]["date"]).tzinfo is not None
 
 
-def test_a_record_without_a_place_for_it_is_refused(tmp_path):
+def test_a_record_without_a_place_for_it_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    job = runpy.run_path("jobs/benchmark.py")
+    absent = tmp_path / "absent" / "results.jsonl"
+    job["main"].__globals__["require_place"] = lambda: record.require_place(absent)
+    monkeypatch.setattr("pipeline.benchmarks.planner.run", lambda _options: pytest.fail("it was measured"))
     with pytest.raises(StorageError, match="cannot be written; expected its folder to exist"):
-        record.append_record({}, tmp_path / "absent" / "results.jsonl")
+        job["main"](["planner", "--record", "true"])
