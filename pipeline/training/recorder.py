@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.data.manifest import Manifest
-from pipeline.errors import TrainingDivergedError
+from pipeline.errors import StorageError, TrainingDivergedError
 from pipeline.models.config import ModelConfig
 from pipeline.provenance import commit, hardware
 from pipeline.training.checkpoint import CheckpointInfo, last_checkpoint
@@ -65,7 +65,7 @@ class Recorder:
     def __init__(
         self, task: TrainingTask, schedule: Schedule, saver: CheckpointSaver, state: TrainingState, workers: int
     ) -> None:
-        self._task, self._schedule, self._saver = task, schedule, saver
+        self._task, self._schedule, self._saver, self._beside = task, schedule, saver, saver.beside
         self._log = MetricsLog(task.metrics, task.tensorboard, state.step, self._epochs(state))
         self._trained_on = {**hardware(), "workers": str(workers), "commit": commit()}
 
@@ -74,12 +74,13 @@ class Recorder:
 
         Raises:
             TrainingDivergedError: The interval's loss or gradient norm says so.
+            StorageError: The line is neither written nor refused.
         """
         line = self._line(state, state.interval)
         self._require_convergence(line, state.recent_losses)
         if isinstance(line["loss"], float):
             state.recent_losses = [*state.recent_losses, line["loss"]][-RECENT_LINES:]
-        self._log.write("step", line | speed)
+        self._write("step", line | speed)
 
     def epoch_line(self, state: TrainingState, validation_3K: Tensor | None, speed: Metrics) -> float | None:
         """Writes a line of kind `epoch` and returns its validation loss, None without held-out episodes.
@@ -87,6 +88,7 @@ class Recorder:
         Raises:
             TrainingDivergedError: A number of the epoch or the validation loss is not finite. The checkpoint of a model
                 without a finite validation loss is removed.
+            StorageError: The line is neither written nor refused.
         """
         line = self._line(state, state.epoch)
         self._require_convergence(line, [])
@@ -97,7 +99,7 @@ class Recorder:
         if loss is not None and not math.isfinite(loss):
             self._saver.discard(state.step)
             raise self._diverged(state.step, f"the validation loss is {loss}")
-        self._log.write("epoch", line | held_out | speed)
+        self._write("epoch", line | held_out | speed)
         return loss
 
     def checkpoint(self, state: TrainingState, step: TrainStep, validation_loss: float | None) -> None:
@@ -106,6 +108,7 @@ class Recorder:
         Raises:
             TrainingDivergedError: What was summed since the last line says so: such a model is not kept, because the
                 last good one would go for it.
+            StorageError: The checkpoint before is neither written nor refused.
             RunFolderError: Another worker has taken over the run.
         """
         if state.interval.steps:
@@ -125,7 +128,7 @@ class Recorder:
         try:
             self._saver.close()
         finally:
-            self._log.close()
+            self._beside.do(self._log.close, f"Writing the end of {self._task.metrics}")
 
     def abandon(self) -> None:
         """Closes all files after an error, which stays the one that ends the run."""
@@ -137,6 +140,10 @@ class Recorder:
     def _epochs(self, state: TrainingState) -> int:
         """Returns the epochs that are reported: their sums are cleared then."""
         return (state.step - state.epoch.steps) // self._schedule.steps_per_epoch
+
+    def _write(self, kind: str, line: Metrics) -> None:
+        what = f"Writing the line of step {line['step']} into {self._task.metrics}"
+        self._beside.do(lambda: self._log.write(kind, line), what)
 
     def _line(self, state: TrainingState, sums: RunningSums) -> Metrics:
         steps = max(1, sums.steps)
@@ -159,11 +166,18 @@ class Recorder:
             raise self._diverged(int(line["step"] or 0), reason)
 
     def _diverged(self, step: int, reason: str) -> TrainingDivergedError:
-        self._saver.settle()
-        good = last_checkpoint(self._task.checkpoints)
-        where = f"The last good checkpoint is {good}" if good else "There is no checkpoint yet"
         return TrainingDivergedError(
-            f"Training diverged at step {step}: {reason}; expected a finite loss without jumps. {where}. "
+            f"Training diverged at step {step}: {reason}; expected a finite loss without jumps. {self._last_good()} "
             "If such a jump does no harm, raise training.spike_factor and run the same command again; else train under "
             "another --name with a lower training.learning_rate or training.gradient_clip, which are fixed in this run."
         )
+
+    def _last_good(self) -> str:
+        """Returns which checkpoint is the last good one, a sentence."""
+        checkpoints = self._task.checkpoints
+        try:
+            self._saver.settle()
+            good = self._beside.do(lambda: last_checkpoint(checkpoints), f"Looking for checkpoints in {checkpoints}")
+        except StorageError as error:
+            return f"Which checkpoint is the last good one is not known: {error}"
+        return f"The last good checkpoint is {good}." if good else "There is no checkpoint yet."

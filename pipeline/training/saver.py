@@ -1,15 +1,14 @@
 """Writes checkpoints beside the training, tries again when storage refuses, and keeps the best and the last.
 
-The loop hands over a snapshot in host memory and goes on; one thread writes. A snapshot that comes while the one
-before is still being written waits for it: at most one is in flight. One that could not be written in any attempt is
-told, and the training goes on to the next; only the last one must not be lost.
+The loop hands over a snapshot in host memory and goes on; a thread writes. A snapshot that comes while the one before
+is still being written waits for it: at most one is in flight. One that could not be written in any attempt is told, and
+the training goes on to the next; only the last one must not be lost. Storage that does not even refuse ends the run.
 """
 
 import contextlib
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.errors import CheckpointError, StorageError
+from pipeline.training.beside import Beside, Work
 from pipeline.training.checkpoint import (
     CheckpointInfo,
     folder_name,
@@ -53,6 +53,9 @@ class CheckpointSaver:
         keep_best: Checkpoints kept by validation loss, beside the last.
         pause: Called with the seconds to wait before another attempt.
 
+    Attributes:
+        beside: Waits for work on the storage of the run.
+
     Raises:
         StorageError: The folder could not be written in any attempt.
     """
@@ -67,8 +70,8 @@ class CheckpointSaver:
     ) -> None:
         self._parent, self._config, self._manifest, self._keep_best = parent, config, manifest, keep_best
         self._pause = pause
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._pending: Future[None] | None = None
+        self.beside = Beside()
+        self._pending: Work[None] | None = None
         self._failures = 0
         persist(self._take_over, "The order of the checkpoints", parent, pause)
 
@@ -89,48 +92,61 @@ class CheckpointSaver:
             before: Called first; an OSError of it is one of the checkpoint.
 
         Raises:
+            StorageError: The one before is neither written nor refused.
             RunFolderError: Another worker has taken over the run.
         """
         self.settle()
-        self._pending = self._thread.submit(self._write, snapshot, before)
+        self._pending = Work(
+            lambda: self._write(snapshot, before),
+            f"Writing the checkpoint of step {snapshot.info.step} into {self._parent}",
+        )
 
     def settle(self) -> None:
-        """Waits until nothing is being written; each attempt ends by itself.
+        """Waits until nothing is being written.
 
         Raises:
+            StorageError: What is being written is neither taken nor refused.
             RunFolderError: Another worker has taken over the run.
         """
+        work = self._ended()
         with contextlib.suppress(StorageError):  # told by the thread that met it
-            self._wait()
+            if work is not None:
+                work.result()
 
     def discard(self, step: int) -> None:
         """Removes the checkpoint of `step`, if there is one.
 
         Raises:
+            StorageError: It is neither removed nor kept.
             RunFolderError: Another worker has taken over the run.
         """
         self.settle()
         folder = self._parent / folder_name(step)
+        self.beside.do(lambda: self._discard(folder), f"Removing {folder}")
+
+    def _discard(self, folder: Path) -> None:
         if folder.exists():
             self._fence.check()
             discard(folder)
 
     def close(self) -> None:
-        """Waits until nothing is being written, and ends the thread.
+        """Waits until nothing is being written.
 
         Raises:
-            StorageError: The last snapshot could not be written in any attempt.
+            StorageError: The last snapshot could not be written in any attempt, or is neither written nor refused.
             RunFolderError: Another worker has taken over the run.
         """
-        try:
-            self._wait()
-        finally:
-            self._thread.shutdown()
+        work = self._ended()
+        if work is not None:
+            work.result()
 
-    def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+    def _ended(self) -> Work[None] | None:
+        """Returns what was being written, None where nothing was; what does not end stays what is being written."""
+        work = self._pending
+        if work is not None:
+            self.beside.wait(work)
+        self._pending = None
+        return work
 
     def _write(self, snapshot: Snapshot, before: Callable[[], object]) -> None:
         info, folder, check = snapshot.info, self._parent, self._fence.check

@@ -10,6 +10,7 @@ import pipeline.training.control
 import pipeline.training.saver
 from pipeline.errors import CheckpointError, StorageError, TrainingDivergedError
 from pipeline.training import storage
+from pipeline.training.beside import Work
 from pipeline.training.checkpoint import (
     CheckpointInfo,
     last_checkpoint,
@@ -231,11 +232,11 @@ def test_a_model_that_broke_since_the_last_line_is_not_saved(tmp_path: Path) -> 
     assert list_checkpoints(task.checkpoints) == []
 
 
-def spoil(model: torch.nn.Module) -> None:
-    """What a step that went wrong leaves: finite weights that predict nonsense."""
+def spoil(model: torch.nn.Module, factor: float = 30.0) -> None:
+    """What a step that went wrong leaves: weights that predict nonsense."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= 30.0
+            parameter *= factor
 
 
 def test_a_spike_between_two_lines_does_not_replace_the_good_checkpoint(tmp_path: Path) -> None:
@@ -312,6 +313,39 @@ class TestStorageThatFails:
             make_loop(task)
 
 
+class TestStorageThatNeitherTakesNorRefuses:
+    """As a network file system does that is mounted `hard` and whose server is away, while a checkpoint is written."""
+
+    @pytest.fixture(autouse=True)
+    def no_checkpoint_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ended = Work.ended
+
+        def ends(work: Work[Any], _seconds: float) -> bool:
+            return not work.what.startswith("Writing the checkpoint") and ended(work, 60)
+
+        monkeypatch.setattr(Work, "ended", ends)
+
+    def test_ends_the_run(self, tmp_path: Path) -> None:
+        loop, windows, validation = make_loop(make_task(tmp_path))
+        with pytest.raises(
+            StorageError, match=r"^Writing the checkpoint of step 12 into \S+ has neither ended nor failed"
+        ):
+            loop.run(windows, validation)
+
+    def test_does_not_hide_that_the_training_diverged(self, tmp_path: Path) -> None:
+        def break_at(step: int) -> bool:
+            if loop.step == step:
+                spoil(loop._step.model, torch.nan)
+            return False
+
+        loop, windows, _ = make_loop(make_task(tmp_path), stop_requested=lambda: break_at(13))
+        told = (
+            r"at step 15: the loss is nan; .*Which checkpoint is the last good one is not known: Writing the checkpoint"
+        )
+        with pytest.raises(TrainingDivergedError, match=told):
+            loop.run(windows, None)
+
+
 class TestWhateverEndsTheLoop:
     def test_the_record_is_complete(self, tmp_path: Path) -> None:
         task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
@@ -320,7 +354,7 @@ class TestWhateverEndsTheLoop:
             loop.run(KilledWindows(windows, 7), validation)
         assert loop._recorder is not None
         assert loop._recorder._log._file.closed
-        assert loop._recorder._saver._thread._shutdown
+        assert loop._recorder._saver._pending is None
 
     def test_what_fails_while_it_is_closed_does_not_hide_the_first_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,5 +1,7 @@
 import re
 import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import RunFolderError, StorageError
-from pipeline.training import saver
+from pipeline.training import beside, saver
 from pipeline.training.checkpoint import CheckpointInfo, list_checkpoints, write_checkpoint
 from pipeline.training.saver import CheckpointSaver, Snapshot, superseded
 from pipeline.training.storage import ATTEMPTS
@@ -91,6 +93,44 @@ def test_storage_that_stays_away_costs_checkpoints_but_the_last_one_must_be_writ
     keeper.save(snapshot(4))
     with pytest.raises(StorageError, match=r"step 4 could not be written .* in 5 attempts"):
         keeper.close()
+
+
+class TestStorageThatNeitherTakesNorRefuses:
+    """As a network file system does that is mounted `hard` and whose server is away."""
+
+    @pytest.fixture(autouse=True)
+    def little_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(beside, "FIRST_WORDS_SECONDS", 0.001)
+        monkeypatch.setattr(beside, "LIMIT_SECONDS", 0.005)
+
+    @pytest.fixture
+    def hanging(self, tmp_path: Path) -> Iterator[CheckpointSaver]:
+        server = threading.Event()
+        keeper = make_saver(tmp_path, [])
+        keeper.save(snapshot(1), server.wait)
+        yield keeper
+        server.set()
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda keeper: keeper.save(snapshot(2)),
+            lambda keeper: keeper.settle(),
+            lambda keeper: keeper.discard(1),
+            lambda keeper: keeper.close(),
+        ],
+        ids=["save", "settle", "discard", "close"],
+    )
+    def test_ends_every_wait_with_words(
+        self, hanging: CheckpointSaver, wait: Callable[[CheckpointSaver], None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with pytest.raises(
+            StorageError, match=r"^Writing the checkpoint of step 1 into \S+ has neither ended nor failed"
+        ):
+            wait(hanging)
+        assert "Writing the checkpoint of step 1 into" in caplog.text
+        with pytest.raises(StorageError, match="step 1 into"):  # it is still under way
+            hanging.close()
 
 
 def test_nothing_is_written_before_what_must_come_first(tmp_path: Path) -> None:
