@@ -103,16 +103,18 @@ class Recorder:
         return loss
 
     def checkpoint(self, state: TrainingState, step: TrainStep, validation_loss: float | None) -> None:
-        """Starts writing a checkpoint of this moment.
+        """Starts writing a checkpoint of this moment, unless the loss since the last line is a jump.
+
+        It may be that of a single step, which is noise, or the beginning of the end: the next line tells. Until then
+        the last good checkpoint stays; a run that ends meanwhile does the steps after that one again.
 
         Raises:
-            TrainingDivergedError: What was summed since the last line says so: such a model is not kept, because the
-                last good one would go for it.
+            TrainingDivergedError: A number since the last line is not finite.
             StorageError: The checkpoint before is neither written nor refused.
             RunFolderError: Another worker has taken over the run.
         """
-        if state.interval.steps:
-            self._require_convergence(self._line(state, state.interval), state.recent_losses)
+        if state.interval.steps and self._is_in_doubt(state):
+            return
         info = CheckpointInfo(state.step, self._epochs(state), validation_loss, self._trained_on)
         training = {"optimizer": step.optimizer.state_dict(), "state": state.state_dict()}
         snapshot = Snapshot(info, host_copy(step.model.state_dict()), host_copy(training))
@@ -158,12 +160,27 @@ class Recorder:
         }
 
     def _require_convergence(self, line: Metrics, recent: list[float]) -> None:
+        reason = self._divergence(line, recent)
+        if reason:
+            raise self._diverged(int(line["step"] or 0), reason)
+
+    def _divergence(self, line: Metrics, recent: list[float]) -> str:
         loss, norm = line["loss"], line["gradient_norm"]
         assert loss is None or isinstance(loss, float)
         assert isinstance(norm, float)
-        reason = divergence(loss, norm, recent, self._task.training.spike_factor)
+        return divergence(loss, norm, recent, self._task.training.spike_factor)
+
+    def _is_in_doubt(self, state: TrainingState) -> bool:
+        """Returns whether the steps since the last line may have spoilt the model, as a line to come will tell."""
+        line = self._line(state, state.interval)
+        self._require_convergence(line, [])
+        if state.step == self._schedule.total_steps:
+            return False  # no line is to come
+        reason = self._divergence(line, state.recent_losses)
         if reason:
-            raise self._diverged(int(line["step"] or 0), reason)
+            told = "No checkpoint of step %d: in %d steps since the last line %s. The next line tells whether it lasts."
+            logger.warning(told, state.step, state.interval.steps, reason)
+        return bool(reason)
 
     def _diverged(self, step: int, reason: str) -> TrainingDivergedError:
         return TrainingDivergedError(

@@ -22,7 +22,7 @@ from pipeline.training.checkpoint import (
 from pipeline.training.metrics import read_metrics
 from pipeline.training.recorder import Recorder
 from pipeline.training.state import TrainingState
-from pipeline.training.step import TrainStep
+from pipeline.training.step import StepResult, TrainStep
 from pipeline.training.validation import Validation
 from pipeline.training.windows import WindowBatch, WindowSource
 from tests.training.tasks import MODEL, TRAINING, curve, make_loop, make_task, run
@@ -239,8 +239,58 @@ def spoil(model: torch.nn.Module, factor: float = 30.0) -> None:
             parameter *= factor
 
 
-def test_a_spike_between_two_lines_does_not_replace_the_good_checkpoint(tmp_path: Path) -> None:
-    """The clock asks for a checkpoint right after it: the lines so far tell that this one is no good."""
+class NoisyStep:
+    """A step whose loss is five times what it is at one number."""
+
+    def __init__(self, step: TrainStep, noisy: int) -> None:
+        self._step, self._noisy = step, noisy
+
+    def __call__(self, batch: WindowBatch, number: int, learning_rate: float) -> StepResult:
+        result = self._step(batch, number, learning_rate)
+        if number == self._noisy - 1:
+            result.sums[0] *= 5
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._step, name)
+
+
+@pytest.mark.parametrize(
+    ("noisy", "left_out"),
+    [
+        (26, ["26"]),  # the first after a line: of itself it is a jump, in the mean of five steps it is none
+        (36, []),  # the last of all, behind which no line is to come
+    ],
+)
+def test_one_noisy_step_ends_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, noisy: int, left_out: list[str]
+) -> None:
+    """The clock asks for a checkpoint after every step."""
+    task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
+    loop, windows, validation = make_loop(task)
+    loop._step = NoisyStep(loop._step, noisy)  # type: ignore[assignment]
+    loop.run(windows, validation)
+    told = r"No checkpoint of step (\d+): in 1 steps since the last line the loss rose to .*The next line tells"
+    assert re.findall(told, caplog.text) == left_out
+    last = last_checkpoint(task.checkpoints)
+    assert last is not None
+    assert (read_info(last).step, read_info(last).epoch) == (36, 3)
+
+
+def test_a_stop_after_a_noisy_step_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    straight, broken = make_task(tmp_path / "straight"), make_task(tmp_path / "broken")
+    run(straight)
+    run(broken, stop_requested=StopAfter(20))
+    loop, windows, validation = make_loop(broken, stop_requested=StopAfter(1))
+    loop._step = NoisyStep(loop._step, 21)  # type: ignore[assignment]
+    loop.run(windows, validation)
+    assert read_info(list_checkpoints(broken.checkpoints)[-1]).step == 20
+    run(broken)
+    assert curve(broken.metrics) == curve(straight.metrics)
+
+
+def test_a_jump_between_two_lines_does_not_replace_the_good_checkpoint(tmp_path: Path) -> None:
+    """The clock asks for checkpoints right after it; the next line tells that it lasts."""
     task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
 
     def spoil_at(step: int) -> bool:
@@ -250,7 +300,7 @@ def test_a_spike_between_two_lines_does_not_replace_the_good_checkpoint(tmp_path
 
     loop, windows, validation = make_loop(task, stop_requested=lambda: spoil_at(22))
     with pytest.raises(
-        TrainingDivergedError, match=r"at step 23: the loss rose to .*last good checkpoint is .*-000000022"
+        TrainingDivergedError, match=r"at step 25: the loss rose to .*last good checkpoint is .*-000000022"
     ):
         loop.run(windows, validation)
     steps = [read_info(folder).step for folder in list_checkpoints(task.checkpoints)]
