@@ -26,7 +26,7 @@ from pipeline.configuration import absolute, claim_folder
 from pipeline.distributed import termination
 from pipeline.distributed.placement import StartLimit
 from pipeline.distributed.session import joins_cluster
-from pipeline.distributed.train_endings import explained, stopped_without_workers
+from pipeline.distributed.train_endings import explained, require_all_epochs, stopped_without_workers
 from pipeline.distributed.train_worker import (
     is_resident,
     make_schedule,
@@ -72,8 +72,8 @@ def train(experiment: Experiment, run: RunFolder) -> None:
     Raises:
         ManifestError: There are no shards, or a worker finds them missing or damaged.
         DataError: The training split has no transition.
-        RunFolderError: The run's checkpoints were made by another configuration or from other shards, or another
-            process trains this run.
+        RunFolderError: The run's checkpoints were made by another configuration or from other shards, another process
+            trains this run, or something else than this process asked its workers to stop.
         CheckpointError: The checkpoint to continue from is corrupt, made for another layout, or not seen by a worker;
             or training.init_from is missing or of another shape.
         StorageError: The run's folder cannot be written or is too full, or the last checkpoint could not be written.
@@ -96,6 +96,7 @@ def train(experiment: Experiment, run: RunFolder) -> None:
         progress.note(*plan(task, schedule, resources))
         display = Display(progress, run.metrics, task.training.epochs, reported)
         _Fit(experiment, run, resources).wait(progress, display, run)
+        require_all_epochs(_reported(run), task.training.epochs, stop_request(run))
         progress.finish(_result(run))
 
 
@@ -109,6 +110,12 @@ def _prepare(task: TrainingTask, model: TrajectoryTransformer, experiment: Exper
     elif task.training.init_from is not None:
         load_initial_weights(model, task.training.init_from)
     claim_folder(run.checkpoints, training_identity(experiment, task), "checkpoints")
+    return _reported(run)
+
+
+def _reported(run: RunFolder) -> int:
+    """Returns the epochs that the newest checkpoint has reported."""
+    last = last_checkpoint(run.checkpoints)
     return read_info(last).epoch if last else 0
 
 
@@ -197,7 +204,7 @@ class _Fit:
             self._error = error
 
     def wait(self, progress: Progress, display: Display, run: RunFolder) -> None:
-        """Shows progress until the workers have ended.
+        """Shows progress until the workers have ended: all is done, or something asked them to.
 
         Raises:
             PipelineError: What ended them, where a user can put it right or they were lost.
@@ -216,9 +223,10 @@ class _Fit:
                     progress.wait(f"{display.awaited} of {self._resources}")
         display.refresh()
         _remove_rays_record(run)
-        if received and (self._error is None or stopped_without_workers(self._error)):
+        stopped = self._error is None or stopped_without_workers(self._error)
+        if received and stopped:
             signal.raise_signal(received[0])
-        if self._error is not None:
+        if self._error is not None and not stopped:
             told = explained(self._error, self._resources, self._max_failures, last_checkpoint(run.checkpoints))
             raise told from (None if told is self._error else self._error)
 

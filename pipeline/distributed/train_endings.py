@@ -8,13 +8,32 @@ from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError
 
 from pipeline.distributed.placement import StoppedWithoutWorkersError, workers_user_error
 from pipeline.distributed.worker_resources import WorkerResources
-from pipeline.errors import ClusterError, PipelineError
+from pipeline.errors import ClusterError, PipelineError, RunFolderError
 
 
 def stopped_without_workers(error: BaseException) -> bool:
     """Returns whether `fit` ended because the run was asked to stop while no worker was there."""
     failure = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
     return isinstance(failure, StoppedWithoutWorkersError)
+
+
+def require_all_epochs(reported: int, epochs: int, stop_request: Path) -> None:
+    """Checks that workers who ended without an error had nothing left to do.
+
+    Args:
+        reported: Epochs that the newest checkpoint has reported.
+        epochs: Of the whole training.
+        stop_request: The file that asks workers to stop.
+
+    Raises:
+        RunFolderError: They had.
+    """
+    if reported < epochs:
+        raise RunFolderError(
+            f"The workers ended, and {stop_request.parent} has {reported} of {epochs} epochs; expected all of them. "
+            f"Whoever makes the file {stop_request.name} there asks them to stop; or a network file system does not "
+            "show the last checkpoint yet. Run the same command again: it goes on from there."
+        )
 
 
 def explained(error: BaseException, resources: WorkerResources, max_failures: int, last: Path | None) -> BaseException:

@@ -13,13 +13,16 @@ import pytest
 import ray
 import ray.train.torch
 import torch
+from ray.train import ControllerError
 
 import pipeline.distributed.train
+import pipeline.training.control
 from pipeline.data.config import DataConfig
 from pipeline.distributed import termination
+from pipeline.distributed.placement import StoppedWithoutWorkersError
 from pipeline.distributed.train import train
 from pipeline.distributed.train_worker import stop_request, train_worker
-from pipeline.errors import StorageError
+from pipeline.errors import RunFolderError, StorageError
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
@@ -129,6 +132,39 @@ def test_the_last_epoch_is_shown_however_soon_the_workers_end(
     experiment, run = make_run(tmp_path)
     train(experiment, run)
     assert "epoch 2/2 · step 24" in capsys.readouterr().out
+
+
+class TestWorkersThatEndBeforeTheLastEpoch:
+    """Something else than this process asked them to, by the file that is meant for it."""
+
+    TOLD = (
+        r"workers ended, and \S*checkpoints has 0 of 2 epochs; expected all .* file stop-requested .*same command again"
+    )
+
+    def test_have_not_finished_the_training(
+        self, tmp_path: Path, trainer: type[Trainer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline.training.control, "CONTROL_SECONDS", 0.0)
+        experiment, run = make_run(tmp_path)
+
+        def work(recipe: dict[str, Any]) -> None:
+            stop_request(run).touch()
+            train_worker(recipe)
+
+        trainer.works = staticmethod(work)
+        with pytest.raises(RunFolderError, match=self.TOLD):
+            train(experiment, run)
+        trainer.works = staticmethod(train_worker)
+        train(experiment, run)
+        assert read_metrics(run.metrics)[-1]["epoch"] == 2
+
+    def test_nor_have_those_that_were_not_even_there(self, tmp_path: Path, trainer: type[Trainer]) -> None:
+        def work(_recipe: dict[str, Any]) -> None:
+            raise ControllerError(StoppedWithoutWorkersError())
+
+        trainer.works = staticmethod(work)
+        with pytest.raises(RunFolderError, match=self.TOLD):
+            train(*make_run(tmp_path))
 
 
 class TestAStopRequest:
