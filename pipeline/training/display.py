@@ -27,9 +27,13 @@ class Display:
     def __init__(self, progress: Progress, metrics: Path, epochs: int, reported: int) -> None:
         self._progress, self._epochs, self._shown = progress, epochs, reported
         self._metrics, self._tail = metrics, MetricsTail(metrics)
-        self.awaited = "the first steps"
-        """What comes next, in words."""
+        self._next, self._unreadable = "the first steps", ""
         self._new_lines()
+
+    @property
+    def awaited(self) -> str:
+        """What comes next, in words."""
+        return self._unreadable or self._next
 
     def refresh(self) -> bool:
         """Shows what is new; returns whether anything was."""
@@ -40,16 +44,18 @@ class Display:
                 self._shown = line["epoch"]
                 self._progress.note(*epoch_rows(line, self._epochs))
         if lines:
-            self.awaited = f"steps after {lines[-1]['step']:,}"
+            self._next = f"steps after {lines[-1]['step']:,}"
             show(self._progress, lines[-1])
         return bool(lines)
 
     def _new_lines(self) -> list[Line]:
         try:
-            return self._tail.read()
+            lines = self._tail.read()
         except OSError as error:
-            self.awaited = f"{self._metrics} to be readable ({error}), and for more steps"
+            self._unreadable = f"{self._metrics} to be readable ({error}), and for more steps"
             return []
+        self._unreadable = ""
+        return lines
 
 
 def show(progress: Progress, line: Line) -> None:

@@ -51,12 +51,23 @@ class MetricsTail:
             found = self._path.stat()
         except FileNotFoundError:
             return []
+        try:
+            content = self._content(found)
+        except OSError:
+            # A handle that went stale stays so when the file system is back.
+            with contextlib.suppress(OSError):
+                self.close()
+            raise
+        *lines, self._rest = content.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def _content(self, found: os.stat_result) -> bytes:
+        """Returns what is new in the file `found`, after the half of a line that is known."""
         # While it is held open its number on the disk is given to no other file.
         if self._file is None or not os.path.samestat(found, os.fstat(self._file.fileno())):
             self.close()
             self._file = self._path.open("rb")
-        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return self._rest + self._file.read()
 
     def close(self) -> None:
         """Closes the file; the next look begins at its start."""

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +130,47 @@ def test_what_an_earlier_run_showed_is_not_shown_again_but_what_is_done_again_is
     assert [row.split(" · ")[0] for row in scene.printed() if "/5" in row] == ["train     epoch 4/5"]
 
 
-def test_metrics_that_cannot_be_read_for_a_while_are_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_path: Path) -> None:
-        raise OSError(116, "Stale file handle")
+def refuse(_path: Path) -> None:
+    raise OSError(116, "Stale file handle")
 
+
+def test_metrics_that_cannot_be_read_for_a_while_are_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.write(LINE)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", refuse)
         assert not scene.display.refresh()
         assert "metrics.jsonl to be readable ([Errno 116] Stale file handle)" in scene.display.awaited
     assert scene.display.refresh()
+    assert scene.display.awaited == "steps after 100"
+
+
+def test_metrics_whose_handle_went_stale_are_opened_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an open file of a network file system does whose server came back with another one."""
+    scene.write(LINE)
+    assert scene.display.refresh()
+    stale, look = scene.display._tail._file, os.fstat
+    assert stale is not None
+
+    def refuse_stale(number: int) -> os.stat_result:
+        if not stale.closed:
+            raise OSError(116, "Stale file handle")
+        return look(number)
+
+    monkeypatch.setattr(os, "fstat", refuse_stale)
+    scene.write({**LINE, "step": 200})
+    assert not scene.display.refresh()
+    assert "to be readable ([Errno 116] Stale file handle)" in scene.display.awaited
+    assert scene.display.refresh()
+    assert scene.display.awaited == "steps after 200"
+
+
+def test_what_could_not_be_read_is_forgotten_once_it_can_be(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.write(LINE)
+    assert scene.display.refresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        assert not scene.display.refresh()
+    assert not scene.display.refresh()  # no new line, but no error either
     assert scene.display.awaited == "steps after 100"
 
 
