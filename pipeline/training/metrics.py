@@ -80,8 +80,8 @@ class MetricsLog:
     """Appends to `metrics.jsonl` and writes TensorBoard events.
 
     What the storage does not take is kept in memory and tried again with the next line, and before a checkpoint, which
-    must not come before its lines. The file is the record; where the storage fails for a while, TensorBoard may miss
-    the numbers that were under way.
+    must not come before its lines. The file is the record: what TensorBoard's folder does not take is told, and lost to
+    TensorBoard.
 
     Args:
         path: The file; what it has beyond `resumed_step` and `resumed_epochs` is dropped.
@@ -105,6 +105,7 @@ class MetricsLog:
         self._path, self._tensorboard, self._pause = path, tensorboard, pause
         self._resumed_step, self._resumed_epochs = resumed_step, resumed_epochs
         self._unwritten = b""
+        self._plotted = True
         # The checkpoints' thread syncs while the training's writes.
         self._lock = threading.Lock()
         persist(self._open, "The record of the run", path, pause)
@@ -114,16 +115,15 @@ class MetricsLog:
         write_text_atomically(self._path, "".join(kept))
         # Unbuffered, so that what could not be written is known, and does not come up again when the file is closed.
         self._file = self._path.open("ab", buffering=0)
-        self._open_events()
+        # purge_step hides what an interrupted run wrote beyond the checkpoint. A later file that says it again hides
+        # the numbers in this one too: so it is said once, and is on the disk before any number.
+        self._events = SummaryWriter(str(self._tensorboard), purge_step=self._resumed_step + 1)
+        self._events.flush()
 
     def _is_kept(self, line: dict[str, Any]) -> bool:
         if line["kind"] == "epoch":
             return bool(line["epoch"] <= self._resumed_epochs)
         return bool(line["step"] <= self._resumed_step)
-
-    def _open_events(self) -> None:
-        # purge_step hides what an interrupted run wrote beyond the checkpoint.
-        self._events = SummaryWriter(str(self._tensorboard), purge_step=self._resumed_step + 1)
 
     def write(self, kind: str, metrics: Metrics) -> None:
         """Adds one line of kind `step` or `epoch`; it is in the file when this returns, or later where that fails."""
@@ -133,10 +133,10 @@ class MetricsLog:
             self._unwritten += line.encode() + b"\n"
             try:
                 self._write_lines()
-                self._plot(lambda: self._add_scalars(kind, metrics))
             except OSError as error:
                 if not behind:
                     logger.warning("The line of step %s is not yet written (%s).", metrics["step"], error)
+            self._plot(lambda: self._add_scalars(kind, metrics))
 
     def sync(self) -> None:
         """Makes the lines so far survive a crash of the machine: called before a checkpoint that comes after them.
@@ -159,7 +159,7 @@ class MetricsLog:
             persist(self.sync, "The end of the record", self._path, self._pause)
         finally:
             self._file.close()
-            with contextlib.suppress(OSError):  # all is flushed, or that it is not is being raised
+            with contextlib.suppress(OSError):  # all is flushed, or that it is not was told
                 self._events.close()
 
     def _write_lines(self) -> None:
@@ -175,6 +175,20 @@ class MetricsLog:
         """Calls `write`; a writer of events fails for good, so a second attempt is made with another one."""
         try:
             write()
-        except OSError:
-            self._open_events()
+        except OSError as error:
+            self._plot_anew(write, error)
+        else:
+            self._plotted = True
+
+    def _plot_anew(self, write: Callable[[], object], failure: OSError) -> None:
+        where = f"TensorBoard's file in {self._tensorboard} could not be written ({failure})"
+        try:
+            self._events = SummaryWriter(str(self._tensorboard))
             write()
+        except OSError as error:
+            if self._plotted:
+                logger.warning("%s, nor another one (%s); %s has all numbers.", where, error, self._path)
+            self._plotted = False
+        else:
+            logger.warning("%s; it goes on in another one, perhaps without the last numbers.", where)
+            self._plotted = True

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.training import metrics
 from pipeline.training.metrics import MetricsLog, MetricsTail, read_metrics
 
 
@@ -136,15 +137,43 @@ def test_a_folder_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> Non
         MetricsLog(tmp_path / "file" / "metrics.jsonl", tmp_path / "tensorboard", 0, 0, lambda _: None)
 
 
-def test_tensorboard_goes_on_in_another_file_once_its_writer_has_failed(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+class TestTensorBoardsWriter:
+    """It has failed, as it does for good when its disk was full once."""
 
-    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0, lambda _: None)
-    writer = log._events.file_writer.event_writer._async_writer
-    writer._worker.exception = OSError(28, "No space left on device")
-    log.write("step", {"step": 5, "loss": 0.25})
-    log.sync()
-    log.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("step/loss")] == [(5, 0.25)]
+    @pytest.fixture
+    def log(self, tmp_path: Path) -> MetricsLog:
+        log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0, lambda _: None)
+        log.write("step", {"step": 5, "loss": 0.25})
+        log.sync()
+        log._events.file_writer.event_writer._async_writer._worker.exception = OSError(28, "No space left on device")
+        return log
+
+    def test_goes_on_in_another_file_and_hides_nothing_of_the_one_before(
+        self, tmp_path: Path, log: MetricsLog, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        log.write("step", {"step": 10, "loss": 0.5})
+        log.close()
+        events = EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        assert [(event.step, event.value) for event in events.Scalars("step/loss")] == [(5, 0.25), (10, 0.5)]
+        assert re.search(r"TensorBoard's file in .* \(.*No space left.*\); it goes on in another one", caplog.text)
+
+    def test_costs_no_line_and_no_checkpoint_where_no_other_file_can_be_made(
+        self, tmp_path: Path, log: MetricsLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(metrics, "SummaryWriter", refuse)
+        for step in (10, 15):
+            log.write("step", {"step": step, "loss": 0.5})
+            log.sync()
+        log.close()
+        assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [5, 10, 15]
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == 1
+        assert re.search(
+            r"No space left.*nor another one \(.*Read-only.*\); \S*metrics\.jsonl has all numbers", told[0]
+        )
