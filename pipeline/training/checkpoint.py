@@ -193,16 +193,36 @@ def _read_description(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         version = content["format_version"]
         missing = {"step", "epoch", "validation_loss", "sha256"} - content.keys()
+    except FileNotFoundError as error:
+        raise _gone(folder) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is not readable ({error}); expected the description of a checkpoint. {_AGAIN}"
         ) from error
-    if version != FORMAT_VERSION or missing:
+    if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}; expected {FORMAT_VERSION}. "
             "Another version of the pipeline wrote it: read it with that one, or train again."
         )
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks {', '.join(sorted(missing))}; expected all that describes a checkpoint. {_AGAIN}"
+        )
     return dict(content)
+
+
+def _gone(folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{folder / INFO} is not there; expected the description of a checkpoint. A training that goes on replaces its "
+        "checkpoints: run the same command again, or train with a larger training.keep_best; else name another one."
+    )
+
+
+def _incomplete(folder: Path, name: str) -> CheckpointError:
+    """Returns the error of a file that is missing; a checkpoint that was replaced meanwhile lacks all of them."""
+    if not (folder / INFO).is_file():
+        return _gone(folder)
+    return CheckpointError(f"{folder / name} is missing; expected the file that {INFO} names. {_AGAIN}")
 
 
 def verify(folder: Path) -> CheckpointInfo:
@@ -214,9 +234,10 @@ def verify(folder: Path) -> CheckpointInfo:
     content = _read_description(folder)
     for name, expected in content["sha256"].items():
         path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing; expected the file that {INFO} names. {_AGAIN}")
-        found = sha256(path)
+        try:
+            found = sha256(path)
+        except FileNotFoundError as error:
+            raise _incomplete(folder, name) from error
         if found != expected:
             raise CheckpointError(
                 f"{path} is corrupt: its sha256 is {found[:12]}...; expected {expected[:12]}... of {INFO}. {_AGAIN}"
@@ -241,6 +262,8 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LoadedC
         config = yaml.safe_load((folder / CONFIG).read_text())
         model = TrajectoryTransformer(ModelConfig.model_validate(config["model"]), manifest.layout)
         model.load_state_dict(load_file(folder / MODEL))
+    except FileNotFoundError as error:
+        raise _incomplete(folder, Path(error.filename or MODEL).name) from error
     except (OSError, PipelineError, ValidationError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{folder} does not hold a model of this pipeline ({error}); expected parts that fit together. {_AGAIN}"

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pipeline.training.checkpoint import (
     load_checkpoint,
     load_training_state,
     read_info,
+    sha256,
     write_checkpoint,
 )
 from pipeline.training.recorder import TrainingTask
@@ -142,9 +144,14 @@ def corrupt(name: str) -> Callable[[Path], None]:
     return change
 
 
-def other_version(folder: Path) -> None:
-    path = folder / "checkpoint.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+def described(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+    def rewrite(folder: Path) -> None:
+        path = folder / "checkpoint.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return rewrite
 
 
 @pytest.mark.parametrize(
@@ -155,15 +162,42 @@ def other_version(folder: Path) -> None:
         (corrupt("config.yaml"), r"config\.yaml is corrupt"),
         (corrupt("training.pt"), r"training\.pt is corrupt"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
-        (lambda folder: (folder / "checkpoint.json").unlink(), r"checkpoint\.json is not readable"),
         (lambda folder: (folder / "checkpoint.json").write_text("{"), r"checkpoint\.json is not readable"),
-        (other_version, "has format version 99; expected 1"),
+        (described(lambda content: content.update(format_version=99)), "has format version 99; expected 1"),
+        (
+            described(lambda content: [content.pop(name) for name in ("step", "epoch")]),
+            r"json lacks epoch, step; expected",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     folder = write(make_task(tmp_path), 7, None, {"state": 1})
     damage(folder)
     with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(folder)
+
+
+def test_a_checkpoint_that_was_replaced_meanwhile_is_no_damage(tmp_path: Path) -> None:
+    """A training goes on, and an evaluation still has the name of the checkpoint before."""
+    folder = write(make_task(tmp_path), 7)
+    shutil.rmtree(folder)
+    told = r"checkpoint\.json is not there; .*replaces its checkpoints: run the same command again, or .*keep_best"
+    for read in (read_info, load_checkpoint):
+        with pytest.raises(CheckpointError, match=told):
+            read(folder)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(make_task(tmp_path), 7)
+
+    def digest(path: Path) -> str:
+        shutil.rmtree(folder)
+        return sha256(path)
+
+    monkeypatch.setattr(checkpoint, "sha256", digest)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json is not there; .*replaces its checkpoints"):
         load_checkpoint(folder)
 
 
