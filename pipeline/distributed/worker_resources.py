@@ -65,8 +65,7 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
     """
     least, most = config.worker_range
     all_cpus, all_gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-    # On a machine of one CPU half of it is left for reading.
-    reading = min(READING_CPUS, all_cpus / 2) if streams else 0.0
+    reading = _reading_cpus(all_cpus, streams)
     gpus = config.gpus_per_worker
     if gpus is None:
         gpus = _one_gpu_or_none(least, all_gpus)
@@ -74,7 +73,7 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
     if cpus is None:
         cpus = _whole_cpus(nodes, gpus, most, all_cpus - reading)
         if cpus is None:
-            cpus = _cpus_of_started_node(nodes, gpus) if can_grow else min(1.0, (all_cpus - reading) / most)
+            cpus = _cpus_of_started_node(nodes, gpus, streams) if can_grow else min(1.0, (all_cpus - reading) / most)
     elif not can_grow:
         # As many workers as find room are started, so where Ray Data reads there must be a CPU beside the most of them.
         wanted = (most if streams else least) * cpus + reading
@@ -87,10 +86,11 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
 def _one_gpu_or_none(workers: int, gpus: float) -> float:
     """Returns 1 where each worker finds a GPU, 0 where there is none at all."""
     if 0 < gpus < workers:
-        share = 1 / -(-workers // gpus)
+        # Rounded down: what rounding adds, the last worker on a GPU does not find there.
+        share = 100 // -(-workers // gpus) / 100
         raise ClusterError(
             f"training.gpus_per_worker is null and training.num_workers at least {workers}, but there are {gpus:g} "
-            f"GPUs; expected one for each worker, or none. Set training.gpus_per_worker to {share:.2g} (shared GPUs), "
+            f"GPUs; expected one for each worker, or none. Set training.gpus_per_worker to {share:g} (shared GPUs), "
             f"0 (the CPU) or 1 (a cluster that starts more), or training.num_workers to {int(gpus)} or less."
         )
     return 1.0 if gpus >= workers else 0.0
@@ -110,9 +110,15 @@ def _room(node: Node, cpus: float, gpus: float) -> int:
     return min(room, int(node.get("GPU", 0.0) / gpus)) if gpus else room
 
 
-def _cpus_of_started_node(nodes: Sequence[Node], gpus: float) -> float:
+def _cpus_of_started_node(nodes: Sequence[Node], gpus: float, streams: bool) -> float:
     """Returns the CPUs of a worker on a node like those that are up, of which there are not enough or none."""
-    return min([UNKNOWN_NODE_CPUS, *(node["CPU"] for node in nodes if _room(node, 1, gpus))])
+    cpus = min([UNKNOWN_NODE_CPUS, *(node["CPU"] for node in nodes if _room(node, 1, gpus))])
+    return cpus - _reading_cpus(cpus, streams)
+
+
+def _reading_cpus(cpus: float, streams: bool) -> float:
+    """Returns how many of `cpus` are left for reading: half of a single one."""
+    return min(READING_CPUS, cpus / 2) if streams else 0.0
 
 
 def _require(kind: str, wanted: float, present: float, setting: str, why: str = "") -> None:

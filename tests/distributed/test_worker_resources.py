@@ -57,7 +57,8 @@ def test_what_does_not_fit_is_refused_where_nothing_can_grow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "gpus", "share", "most"), [(2, 1.0, "0.5", 1), (4, 3.0, "0.5", 3), (5, 2.0, "0.33", 2)]
+    ("workers", "gpus", "share", "most"),
+    [(2, 1.0, "0.5", 1), (4, 3.0, "0.5", 3), (5, 2.0, "0.33", 2), (6, 1.0, "0.16", 1)],
 )
 def test_too_few_gpus_are_no_reason_to_train_on_the_cpu_without_a_word(
     workers: int, gpus: float, share: str, most: int
@@ -90,6 +91,8 @@ HEAD, CPU_NODE, GPU_NODE = {"CPU": 0.0}, {"CPU": 32.0}, {"CPU": 16.0, "GPU": 1.0
         ({"gpus_per_worker": 1}, [HEAD, CPU_NODE, GPU_NODE], False, 16),
         ({"gpus_per_worker": 1}, [HEAD, GPU_NODE], True, 15),
         ({"gpus_per_worker": 1, "num_workers": 2}, [HEAD, GPU_NODE], False, 4),
+        ({"num_workers": 3}, [], True, 3),
+        ({"num_workers": 3}, [{"CPU": 1.0}], True, 0.5),
         ({"gpus_per_worker": 1, "num_workers": 2}, [HEAD, {"CPU": 2.0, "GPU": 1.0}], False, 2),
         ({"gpus_per_worker": 0.5, "num_workers": 2}, [HEAD, GPU_NODE], False, 8),
         ({"num_workers": 3}, [{"CPU": 16.0}, {"CPU": 16.0}], False, 8),
