@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.configuration import write_atomically
 from pipeline.errors import CheckpointError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.provenance import commit, hardware
@@ -99,18 +100,24 @@ def test_a_checkpoint_gets_its_name_after_its_files_are_on_the_disk(
 def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = make_task(tmp_path)
+    """Neither a new one nor a part of an older one of the same step, which stays as it was."""
+    task, written = make_task(tmp_path), []
+    folder = write(task, 10, 0.5)
 
-    def die(*_: object, **__: object) -> bytes:
-        raise KeyboardInterrupt
+    def die_at_the_second_file(path: Path, content: bytes) -> None:
+        if written:
+            raise KeyboardInterrupt
+        write_atomically(path, content)
+        written.append(path)
 
-    monkeypatch.setattr(checkpoint.json, "dumps", die)
-    with pytest.raises(KeyboardInterrupt):
-        write(task, 10)
-    assert list_checkpoints(task.checkpoints) == []
-    monkeypatch.undo()
-    folder = write(task, 10)
-    assert list_checkpoints(task.checkpoints) == [folder]
+    monkeypatch.setattr(checkpoint, "write_atomically", die_at_the_second_file)
+    for step in (10, 20):
+        written.clear()
+        with pytest.raises(KeyboardInterrupt):
+            write(task, step, 0.25)
+        assert len(written) == 1
+    assert list_checkpoints(task.checkpoints) == list(task.checkpoints.iterdir()) == [folder]
+    assert load_checkpoint(folder).info.validation_loss == 0.5
 
 
 def test_a_checkpoint_takes_the_place_of_an_older_one_of_the_same_step(

@@ -9,7 +9,7 @@ from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.config import TrainingConfig
 from pipeline.training.step import TrainStep
-from pipeline.training.windows import WindowBatch, moved
+from pipeline.training.windows import WindowBatch
 from pipeline.training.world import World
 from tests.training.tasks import MODEL
 
@@ -76,14 +76,3 @@ def test_the_optimizers_state_comes_back_to_the_gpu() -> None:
 
 def test_the_benchmark_agrees_with_the_reference_on_a_gpu() -> None:
     assert run(TrainBenchmark(device="cuda", batch_size=2, repeats=1, steps=1))["same_loss"]
-
-
-def test_windows_come_to_the_gpu_while_it_is_busy() -> None:
-    streamed = torch.zeros(1 << 22, dtype=torch.uint8)
-    moved(streamed, torch.device("cuda"))  # takes the pinned memory that the next one uses
-    torch.cuda.synchronize()
-    torch.cuda._sleep(2_000_000_000)  # cycles: about a second
-    busy = torch.cuda.Event()
-    busy.record()
-    moved(streamed, torch.device("cuda"))
-    assert not busy.query()

@@ -25,13 +25,13 @@ CONFIG = TrainingConfig(
 )
 
 
-def make_steps(tmp_path: Path, config: TrainingConfig = CONFIG):
-    task = make_task(tmp_path, config, MODEL)
+def make_steps(tmp_path: Path, config: TrainingConfig = CONFIG, settings: ModelConfig = MODEL):
+    task = make_task(tmp_path, config, settings)
     episodes = read_tokens(tmp_path / "shards", "train")
     torch.manual_seed(3)
-    model = TrajectoryTransformer(MODEL, task.manifest.layout)
-    reference = ReferenceTransformer(MODEL, task.manifest.layout).copy_from(model)
-    windows = ResidentWindows(episodes, MODEL.window_transitions, torch.device("cpu"))
+    model = TrajectoryTransformer(settings, task.manifest.layout)
+    reference = ReferenceTransformer(settings, task.manifest.layout).copy_from(model)
+    windows = ResidentWindows(episodes, settings.window_transitions, torch.device("cpu"))
     return TrainStep(model, config, World(), 0), ReferenceStep(reference, episodes, 4, config), windows, episodes
 
 
@@ -104,7 +104,8 @@ def test_dropout_depends_on_the_step_alone(tmp_path: Path) -> None:
 
 
 def test_evaluation_has_no_dropout_and_changes_nothing(tmp_path: Path) -> None:
-    ours, _, windows, _ = make_steps(tmp_path)
+    ours, _, windows, _ = make_steps(tmp_path, settings=MODEL.model_copy(update={"dropout": 0.1}))
+    ours(windows.gather(np.arange(8)), 0, 1e-3)  # leaves the model in training mode
     before = {name: tensor.clone() for name, tensor in ours.model.state_dict().items()}
     first, second = (ours.evaluate(windows.gather(np.arange(8))) for _ in range(2))
     assert torch.equal(first, second)
