@@ -4,7 +4,11 @@ from pathlib import Path
 
 import ray
 import ray.train
-from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError
+from ray.train.v2._internal.exceptions import (
+    InsufficientClusterResourcesError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
 
 from pipeline.distributed.placement import StoppedWithoutWorkersError, workers_user_error
 from pipeline.distributed.worker_resources import WorkerResources
@@ -82,7 +86,9 @@ def _placement_error(failure: BaseException, resources: WorkerResources, again: 
 
 def _loss(failure: BaseException) -> str | None:
     """Returns in words how a worker was lost, None where it failed. What fails beside a lost worker fails with it."""
-    return _reason(failure.health_check_failure) if hasattr(failure, "health_check_failure") else None
+    if isinstance(failure, WorkerHealthCheckFailedError):
+        return _reason(failure.health_check_failure)
+    return _reason(failure) if isinstance(failure, WorkerHealthCheckTimeoutError) else None
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import ray
 import ray.train
 import yaml
 from ray.train import WorkerGroupError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 import pipeline.data.shards
 import pipeline.distributed.train
@@ -170,6 +170,13 @@ class TestLostWorkers:
             "lost its workers 4 times; expected at most training.max_failures, 3. The last time: The actor died. "
         )
         assert expected + "Run the same command again: it continues from step-000000040." in str(error)
+
+    def test_workers_that_hang_are_told_as_lost(self) -> None:
+        hangs = WorkerHealthCheckTimeoutError("A worker health check has been hanging for 601.00 seconds.\nA story.")
+        error = explained(WorkerGroupError("a long story", {0: hangs}), WorkerResources(2, 1.0, 0.0), 3, None)
+        assert isinstance(error, ClusterError)
+        assert "4 times; expected at most" in str(error)
+        assert "The last time: A worker health check has been hanging for 601.00 seconds. Run the" in str(error)
 
     def test_a_defect_keeps_its_traceback(self) -> None:
         for error in (WorkerGroupError("broken", {0: ZeroDivisionError("a defect")}), KeyError("another")):
