@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import (
     InitializingState,
@@ -22,6 +21,7 @@ from ray.train.v2._internal.execution.controller.state import (
     SchedulingState,
 )
 
+from pipeline.distributed.room import cluster_in_words
 from pipeline.distributed.worker_resources import WorkerResources
 from pipeline.errors import ClusterError, PipelineError
 
@@ -76,15 +76,7 @@ class StartLimit(ControllerCallback):  # type: ignore[misc]
         if now - self._since > self._seconds:
             raise ClusterError(
                 f"The cluster had no room for {self._resources} within training.start_timeout_s, {self._seconds:g} s; "
-                f"expected it to have or to start nodes for them. {_cluster()} Lower training.num_workers, "
-                "training.cpus_per_worker or training.gpus_per_worker, or raise training.start_timeout_s, and run the "
-                "same command again."
+                f"expected it to have or to start nodes for them. {cluster_in_words()} Lower "
+                "training.num_workers, training.cpus_per_worker or training.gpus_per_worker, or raise "
+                "training.start_timeout_s, and run the same command again."
             )
-
-
-def _cluster() -> str:
-    """Returns what the cluster has and what of it is free, in a sentence."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    free = ray.available_resources()
-    sizes = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-    return f"Its nodes have {sizes}; {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free."

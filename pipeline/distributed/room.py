@@ -1,5 +1,8 @@
 """How many actors a stage starts: as many as find room now, or as many as a cluster that grows makes room for."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 import ray
 
 from pipeline.errors import ClusterError
@@ -46,12 +49,16 @@ def no_room(seen: str, cpus: float, gpus: float, advice: str) -> ClusterError:
 
 def cluster_in_words() -> str:
     """Returns what the cluster has and what of it is free, a sentence."""
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    there, free = (
-        _amount(resources.get("CPU", 0), resources.get("GPU", 0))
-        for resources in (ray.cluster_resources(), ray.available_resources())
-    )
-    return f"The cluster has {nodes} node{'s'[: nodes != 1]} with {there}, of which {free} are free."
+    nodes = [_held(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    # What finds room on no single node does not find it on several.
+    sizes = ", ".join(f"{count} of {size}" for size, count in Counter(nodes).items())
+    words = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes ({sizes})"
+    there, free = _held(ray.cluster_resources()), _held(ray.available_resources())
+    return f"The cluster has {words} with {there}, of which {free} are free."
+
+
+def _held(resources: Mapping[str, float]) -> str:
+    return _amount(resources.get("CPU", 0), resources.get("GPU", 0))
 
 
 def _amount(cpus: float, gpus: float) -> str:

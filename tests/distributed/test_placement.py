@@ -30,7 +30,7 @@ ERROR = ControllerError(RuntimeError("no room yet"))
 WORKERS = WorkerResources(2, 4.0, 1.0)
 GIVES_UP = (
     r"had no room for 2 workers of 4 CPUs, 1 GPUs each within training\.start_timeout_s, 100 s; expected .*"
-    r"Its nodes have 8 CPUs\. Lower training\.num_workers"
+    r"The cluster has 8 CPUs\. Lower training\.num_workers"
 )
 
 
@@ -43,7 +43,7 @@ def stop_request(tmp_path: Path) -> Path:
 def at(monkeypatch: pytest.MonkeyPatch, stop_request: Path) -> Callable[[float, Any], None]:
     """Tells one callback, as it comes out of the controller's process, that a state began at some second."""
     limit = cloudpickle.loads(cloudpickle.dumps(StartLimit(WORKERS, 100.0, stop_request)))
-    monkeypatch.setattr(pipeline.distributed.placement, "_cluster", lambda: "Its nodes have 8 CPUs.")
+    monkeypatch.setattr(pipeline.distributed.placement, "cluster_in_words", lambda: "The cluster has 8 CPUs.")
 
     def enter(seconds: float, state: Any) -> None:
         monkeypatch.setattr("pipeline.distributed.placement.time.monotonic", lambda: seconds)

@@ -93,7 +93,7 @@ class TestTraining:
         monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
         experiment, run = make_run(tmp_path, cpus_per_worker=64, start_timeout_s=1.5)
         told = r"no room for 1 worker of 64 CPUs, 0 GPUs within .*start_timeout_s, 1.5 s; .*"
-        with pytest.raises(ClusterError, match=told + r"Its nodes have 2 CPUs and 0 GPUs; 2 CPUs and 0 GPUs are free"):
+        with pytest.raises(ClusterError, match=told + r"The cluster has 1 node with 2 CPUs and 0 GPUs, of which 2"):
             train(experiment, run)
         output = capsys.readouterr()
         assert "waiting for the first steps of 1 worker of 64 CPUs, 0 GPUs" in output.out
