@@ -1,10 +1,9 @@
 """Checkpoints on disk: self-contained folders that need no Ray to be read and no pickle to be loaded.
 
 A folder holds `model.safetensors`, `config.yaml` (the effective experiment), `manifest.json` (layout and bin edges),
-`training.pt` (what resuming needs; absent from exported models), and `checkpoint.json`, which has the format's version
-and the sha256 of all others. A folder is written under another name and renamed when complete, so that no folder
-`step-*` is ever a part of a checkpoint (`pipeline.training.folders`). When a checkpoint is written, and which are kept,
-is not decided here.
+`training.pt` (what resuming needs), and `checkpoint.json`, which has the format's version and the sha256 of all others.
+A folder is written under another name and renamed when complete, so that no folder `step-*` is ever a part of a
+checkpoint (`pipeline.training.folders`). When a checkpoint is written, and which are kept, is not decided here.
 """
 
 import hashlib
@@ -51,7 +50,7 @@ class CheckpointInfo:
         validation_loss: Loss on the held-out episodes at this step, None where it was not measured: inside an epoch,
             before its validation, or without such episodes.
         trained_on: Machine of worker 0, number of workers and git commit of the process that wrote it, in words; None
-            in exported models and in checkpoints from before this was recorded.
+            in checkpoints from before this was recorded.
     """
 
     step: int
@@ -101,7 +100,7 @@ def write_checkpoint(
         model: State dict, on the CPU.
         config: The effective experiment.
         manifest: JSON of the shards' manifest.
-        training: Optimizer and running sums: plain values and tensors on the CPU; None for an exported model.
+        training: Optimizer and running sums, plain values and tensors on the CPU; None where nothing resumes from it.
         confirm: Called when all is on the disk, before it is a checkpoint; what it raises leaves things as they were.
 
     Returns:
@@ -303,13 +302,8 @@ def load_training_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """Returns the state dict of the model and what `write_checkpoint` was given as `training`, both on the CPU.
 
     Raises:
-        CheckpointError: The checkpoint is corrupt, or was exported without training state.
+        CheckpointError: The checkpoint is corrupt.
     """
-    info = verify(folder)
-    if not (folder / TRAINING).is_file():
-        raise CheckpointError(
-            f"{folder} has no {TRAINING}; expected the state of the optimizer at step {info.step}. "
-            "It is an exported model: start a new run from it with training.init_from."
-        )
+    verify(folder)
     training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
     return load_file(folder / MODEL), training

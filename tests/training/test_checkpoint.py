@@ -62,13 +62,6 @@ def test_a_checkpoint_from_before_that_was_recorded_is_read(tmp_path: Path) -> N
     assert load_checkpoint(path.parent).info == CheckpointInfo(7, 1, None, trained_on=None)
 
 
-def test_an_exported_model_cannot_be_resumed_from(tmp_path: Path) -> None:
-    folder = write(make_task(tmp_path), 7)
-    assert load_checkpoint(folder).info.step == 7
-    with pytest.raises(CheckpointError, match=r"has no training\.pt.*training\.init_from"):
-        load_training_state(folder)
-
-
 def test_the_best_is_the_one_of_the_lowest_loss(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     for step, loss in ((10, 0.0), (20, 0.4), (30, None), (40, 0.2)):
