@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pipeline import errors
 from pipeline.collection.dataset import dataset_folder, minari_root
-from pipeline.configuration import IDENTITY, claim_folder, require_same
+from pipeline.configuration import IDENTITY, claim_folder, claimed_identity, require_same
 from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex
@@ -76,8 +76,10 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
     config = experiment.data
     location = run.shards_at(config.output)
     with _held(run, Folder(location)), Progress("prepare", unit="steps") as progress:
-        _claim(experiment, run, Folder(location))
-        finished = _finished_manifest(Folder(location))
+        claimed = claimed_identity(run.shards) is not None
+        if claimed:
+            _claim(experiment, run, Folder(location))
+        finished = _finished_manifest(Folder(location)) if claimed else None
         if finished is not None:
             progress.finish(f"{finished.totals.steps:,} steps are there already")
             return
@@ -90,6 +92,8 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         with _shared_datasets(run):
             sources = resolve_sources(config, collected)
         preparation = Preparation.of(sources, config, experiment.seed)
+        # Not before the data was found: a misspelt name must not be what the folder is of.
+        _claim(experiment, run, Folder(location))
         manifest = prepare_shards(preparation, location, progress).manifest
         progress.finish(_last_line(manifest))
     _print_report(manifest)
@@ -250,7 +254,7 @@ def _finished_manifest(folder: Folder) -> Manifest | None:
     try:
         return read_manifest(folder.location)
     except ManifestError as error:
-        Console(highlight=False).print(f"{error} That is done now.", markup=False)
+        Console(highlight=False).print(f"{error} Making what is missing.", markup=False)
         return None
 
 
@@ -259,7 +263,7 @@ def _last_line(manifest: Manifest) -> str:
     size = sum(shard.bytes for shard in manifest.shards)
     return (
         f"{totals.steps:,} steps in {totals.episodes:,} episodes ({totals.validation_episodes:,} for validation), "
-        f"{len(manifest.shards)} shards, {size / totals.steps:.1f} bytes a step"
+        f"{len(manifest.shards)} shard{'s'[: len(manifest.shards) != 1]}, {size / totals.steps:.1f} bytes a step"
     )
 
 

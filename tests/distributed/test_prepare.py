@@ -125,6 +125,13 @@ def test_a_second_call_does_nothing_and_another_configuration_is_refused(tmp_pat
         prepared(tmp_path, "once", num_bins=21)
 
 
+def test_a_misspelt_data_set_does_not_take_the_runs_name(tmp_path: Path) -> None:
+    write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
+    with pytest.raises(DataError, match="test/dada-v0"):
+        prepared(tmp_path, "once", sources=[{"id": "test/dada-v0", "root": str(tmp_path)}])
+    assert read_manifest(str(prepared(tmp_path, "once"))).totals.steps == 200
+
+
 def test_shards_can_go_elsewhere(tmp_path: Path) -> None:
     write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
     inside = prepared(tmp_path, "inside")
@@ -184,7 +191,7 @@ def test_the_report_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str
     write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
     prepared(tmp_path, "printed")
     output = capsys.readouterr().out
-    assert "200 steps in 20 episodes (1 for validation), 1 shards" in output
+    assert "200 steps in 20 episodes (1 for validation), 1 shard, " in output
     assert "test/data-v0" in output
 
 
