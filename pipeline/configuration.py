@@ -49,13 +49,14 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
+def claim_folder(folder: Path, identity: dict[str, Any], what: str, advice: str = "Choose another --name") -> None:
     """Marks `folder` as made from `identity`, or checks that it already is.
 
     Args:
         folder: Created if absent; holds the identity as `_identity.yaml`, a name that readers of Parquet folders skip.
         identity: Everything that decides what will be in the folder.
         what: Words for the error, for example "the shards".
+        advice: What to do instead of removing the folder, the beginning of a sentence.
 
     Raises:
         RunFolderError: The folder was made from another configuration (the message lists every differing field), or
@@ -72,7 +73,7 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str) -> None:
             )
         write_text_atomically(path, yaml.safe_dump(identity, sort_keys=False))
         return
-    require_same(folder, claimed, identity, what)
+    require_same(folder, claimed, identity, what, advice)
 
 
 def claimed_identity(folder: Path) -> dict[str, Any] | None:
@@ -81,7 +82,13 @@ def claimed_identity(folder: Path) -> dict[str, Any] | None:
     return dict(yaml.safe_load(path.read_text())) if path.exists() else None
 
 
-def require_same(folder: object, claimed: dict[str, Any], identity: dict[str, Any], what: str) -> None:
+def require_same(
+    folder: object,
+    claimed: dict[str, Any],
+    identity: dict[str, Any],
+    what: str,
+    advice: str = "Choose another --name",
+) -> None:
     """Checks that what a folder was made from is `identity`.
 
     Raises:
@@ -92,7 +99,7 @@ def require_same(folder: object, claimed: dict[str, Any], identity: dict[str, An
         listing = "\n  ".join(lines)
         raise RunFolderError(
             f"{folder} holds {what} of another configuration; expected the same one.\n  {listing}\n"
-            "Choose another --name, or remove that folder to make it again."
+            f"{advice}, or remove that folder to make it again."
         )
 
 

@@ -57,7 +57,7 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     total = config.episodes * len(recipes)
     with exclusive(run.evaluation, "evaluation"), Progress("evaluate", total, "episodes") as progress:
         for method, identity in identities.items():
-            claim_folder(stores[method].folder, identity, f"episodes of {method}")
+            claim_folder(stores[method].folder, identity, f"episodes of {method}", _advice(checkpoint))
         failures = _run_missing(experiment, recipes, stores, progress)
         missing = sum(len(store.missing(config.episodes)) for store in stores.values())
         lost = f", {missing} of them missing," if missing else ""
@@ -75,6 +75,11 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     if failures:
         told = "\n".join(f"{method}: {error}" for method, error in failures.items())
         raise EvaluationError(told) from next(iter(failures.values()))
+
+
+def _advice(checkpoint: Path | None) -> str:
+    model = f", with --evaluation.checkpoint {checkpoint} for the same model" if checkpoint else ""
+    return f"Choose another --name{model}"
 
 
 def _identity(experiment: Experiment, recipe: MethodRecipe) -> dict[str, Any]:
@@ -105,7 +110,8 @@ def _run_missing(
         return failures
     useful = math.ceil(max(map(len, missing.values())) / config.batch_size)
     with RolloutPool(config, wanted_actors(config, useful, can_grow=joins_cluster())) as pool:
-        shown = _Shown(progress, sum(config.episodes - len(episodes) for episodes in missing.values()))
+        there = sum(config.episodes - len(episodes) for episodes in missing.values())
+        shown = _Shown(progress, there, total=config.episodes * len(recipes))
         for method, episodes in missing.items():
             store = stores[method]
             kept = [result for result in store.read(config.episodes) if result.episode not in episodes]
@@ -143,24 +149,30 @@ def _missing(recipe: MethodRecipe, store: EpisodeStore, config: EvaluationConfig
 class _Shown:
     """What the progress line shows, over all methods."""
 
-    def __init__(self, progress: Progress, done: int) -> None:
-        self._progress, self._done = progress, done
-        self._method, self._returns, self._began = "", list[float](), time.monotonic()
+    def __init__(self, progress: Progress, done: int, total: int) -> None:
+        self._progress, self._done, self._total = progress, done, total
+        self._method, self._returns, self._began, self._ended = "", list[float](), time.monotonic(), 0
 
     def begin(self, method: str, returns: list[float]) -> None:
         """Goes on to another method, some of whose episodes may be there."""
-        self._method, self._returns, self._began = method, returns, time.monotonic()
+        self._method, self._returns, self._began, self._ended = method, returns, time.monotonic(), 0
 
     def add(self, store: EpisodeStore, results: list[EpisodeResult]) -> None:
         """Keeps episodes that ended: the file first, then the count."""
         store.add(results)
         self._done += len(results)
+        self._ended += len(results)
         self._returns += [result.total_reward for result in results]
 
     def show(self, facts: PoolFacts) -> None:
-        """Updates the line."""
+        """Updates the line; methods differ in speed, so the time left follows from the present one's alone."""
+        if not self._ended:
+            so_far = f"{facts.times.steps:,} steps by {facts.actors} actors so far"
+            self._progress.wait(f"the first episodes of {self._method}, {so_far}")
+            return
         self._progress.update(
             self._done,
+            seconds_left=(time.monotonic() - self._began) / self._ended * (self._total - self._done),
             method=self._method,
             mean_return=float(np.mean(self._returns)) if self._returns else None,
             steps_per_second=facts.times.steps / (time.monotonic() - self._began),

@@ -1,6 +1,7 @@
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.evaluation.methods import MethodRecipe
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.experiment import Experiment
+from pipeline.progress import Progress
 from pipeline.reporting.record import RunRecord
 from pipeline.run_folder import RunFolder
 from tests.distributed.processes import start_job, wait_for
@@ -151,6 +153,26 @@ def test_the_summary_has_every_method_and_the_table_is_printed(
     assert f"{summary['methods']['random']['mean_return']:.1f}" in printed
 
 
+def test_the_time_left_is_that_of_the_method_that_runs(
+    losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock, shown, real = [0.0], [], losing_pool.run
+
+    def run(self: LosingPool, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
+        real(self, recipe, starts, on_results, on_facts)
+        clock[0] += {"random": 1.0, "behaviour_cloning": 10.0, "trajectory_transformer": 50.0}[recipe.method]
+        on_facts(PoolFacts(actors=1))
+
+    monkeypatch.setattr(losing_pool, "run", run)
+    monkeypatch.setattr(losing_pool, "fatal", ())
+    monkeypatch.setattr("pipeline.distributed.evaluate.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(Progress, "wait", lambda _, what: shown.append(what))
+    monkeypatch.setattr(Progress, "update", lambda _, done, seconds_left, **facts: shown.append((done, seconds_left)))
+    evaluate(*made(tmp_path))
+    assert shown[0] == "the first episodes of random, 0 steps by 1 actors so far"
+    assert [entry for entry in shown if not isinstance(entry, str)] == [(5, 2.0), (10, 10.0), (15, 0.0)]
+
+
 def test_methods_meet_the_same_initial_states(undisturbed: RunFolder) -> None:
     seeds = [tuple(frame["seed"]) for frame in episodes(undisturbed).values()]
     assert len(set(seeds)) == 1
@@ -188,9 +210,10 @@ def test_evaluating_one_method_alone_keeps_the_others_in_the_summary(undisturbed
 
 def test_episodes_of_another_model_or_planner_are_never_mixed(undisturbed: RunFolder, tmp_path: Path) -> None:
     runs = undisturbed.root.parent
-    with pytest.raises(
-        RunFolderError, match=r"episodes of behaviour_cloning of another[\s\S]*planning.beam_width: was 4, is 8"
-    ):
+    told = (
+        r"episodes of behaviour_cloning of another[\s\S]*planning.beam_width: was 4, is 8\nChoose another --name, with "
+    )
+    with pytest.raises(RunFolderError, match=rf"{told}--evaluation.checkpoint {undisturbed.checkpoints}/step-\d+ for"):
         evaluate(tiny_experiment(runs, planning={"beam_width": 8}), undisturbed)
     other = write_tiny_checkpoint(RunFolder(tmp_path), tiny_experiment(tmp_path), seed=1)
     with pytest.raises(RunFolderError, match=r"another configuration[\s\S]*model.model.safetensors: was"):
