@@ -1,6 +1,7 @@
 """What pydantic finds wrong with settings, in the house's words: "`setting` is `value`; expected `rule`."."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,9 +43,10 @@ def findings(error: ValidationError, values: Mapping[str, Any]) -> str:
     return "\n".join(_finding(path, by_path[path]) for path in deepest)
 
 
-def unknown(path: str) -> str:
-    """Returns what is said of a setting that does not exist."""
-    return f"{path} is not a setting; expected one of those that --help lists."
+def unknown(path: str, known: Sequence[str] = ()) -> str:
+    """Returns what is said of a setting that does not exist, and which of the `known` ones may be meant."""
+    near = " or ".join(difflib.get_close_matches(path, known))
+    return f"{path} is not a setting; expected one of those that --help lists{near and f', perhaps {near}'}."
 
 
 def expected(detail: ErrorDetails) -> str:

@@ -33,12 +33,12 @@ def parse(defaults: Settings, description: str | None, arguments: list[str]) -> 
     parser.add_argument(
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file of settings; later files win over earlier."
     )
-    _add_settings(parser, defaults, "")
+    known = _add_settings(parser, defaults, "")
     _check_files(arguments)
     try:
         values = parser.parse_args(arguments).as_dict()
     except jsonargparse.ArgumentError as error:
-        raise ConfigError(_plain_words(str(error))) from error
+        raise ConfigError(_plain_words(str(error), known)) from error
     values.pop("config")
     try:
         return type(defaults).model_validate(values)
@@ -56,17 +56,19 @@ class _Help(jsonargparse.DefaultHelpFormatter):
         return action.help or ""
 
 
-def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix: str) -> None:
-    """Adds one option for each setting, section by section.
+def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix: str) -> list[str]:
+    """Adds one option for each setting, section by section, and returns their names.
 
     The options take any value: pydantic alone judges them, so that YAML and command line give the same errors.
     """
     group = parser.add_argument_group(prefix.rstrip(".") or "run", (type(defaults).__doc__ or "").split("\n")[0])
+    names: list[str] = []
     for name, field in type(defaults).model_fields.items():
         default = getattr(defaults, name)
         if isinstance(default, Config):
-            _add_settings(parser, default, f"{prefix}{name}.")
+            names += _add_settings(parser, default, f"{prefix}{name}.")
             continue
+        names.append(f"{prefix}{name}")
         plain = defaults.model_dump(mode="json")[name]
         shown = "null" if plain is None else plain
         # A switch may stand without its value: `--sweep` is `--sweep true`.
@@ -79,6 +81,7 @@ def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix:
             **switch,
             help=f"{field.description} ({_rule(field)}; default {shown})".replace("%", "%%"),
         )
+    return names
 
 
 def _rule(field: FieldInfo) -> str:
@@ -119,13 +122,13 @@ def _check_files(arguments: list[str]) -> None:
             )
 
 
-def _plain_words(message: str) -> str:
+def _plain_words(message: str, known: list[str]) -> str:
     """Returns what jsonargparse says of an option or a file that it does not know, in the house's form."""
     group = re.search(r"Group '([^']*)' does not accept option '([^']+)'", message)
     if group:
-        return unknown(f"{group[1]}.{group[2]}")
+        return unknown(f"{group[1]}.{group[2]}", known)
     file = re.search(r"File does not exist: '([^']*)'", message)
     if file:
         return f"--config is {file[1]!r}; expected a YAML file that exists. configs/ has examples."
     option = re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^ =]+)", message)
-    return unknown(option[1] or option[2]) if option else message
+    return unknown(option[1] or option[2], known) if option else message

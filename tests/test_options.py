@@ -45,7 +45,11 @@ def test_a_switch_may_stand_without_its_value(arguments: list[str], expected: bo
     [
         (["--planning.beam_width", "0"], r"planning\.beam_width is 0; expected it to be greater than or equal to 1\."),
         (["--planning.beam_width", "wide"], r"planning\.beam_width is 'wide'; expected a whole number\."),
-        (["--planning.beam", "3"], r"planning\.beam is not a setting; expected one of those that --help lists"),
+        (
+            ["--planning.beam", "3"],
+            r"^planning\.beam is not a setting; expected one .* lists, perhaps planning\.beam_width( or [a-z._ ]+)?\.$",
+        ),
+        (["--qqq", "3"], r"^qqq is not a setting; expected one of those that --help lists\.$"),
         (["--data.discretizer", "log"], r"data\.discretizer is 'log'; expected it to be 'quantile' or 'uniform'\."),
         (["--data.sources", "[{id: x"], r"^data\.sources is '\[\{id: x'; expected a list in square brackets\.$"),
         (["--data.sources", "[{root: x}]"], r"^data\.sources\.0\.id is missing; expected a value for it\.$"),
