@@ -43,7 +43,9 @@ def main(arguments: list[str]) -> None:
         return
     parser.parse_args(arguments)
     folders = [Path(name) if "/" in name else known.runs / name for name in known.compare]
-    print(write_comparison(folders, known.output or folders[0].resolve().parent / "comparison"))
+    stem = known.output or folders[0].resolve().parent / "comparison"
+    print(write_comparison(folders, stem))
+    print(f"report    {stem}.html, .tex and .md")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.records import EpisodeResult
+from pipeline.reporting.table import interval_text
 from pipeline.run_folder import RunFolder
 
 DONE = "done.yaml"
@@ -177,7 +178,8 @@ def _printed(rows: list[SweepRow], config: SweepConfig) -> str:
     table = pd.DataFrame(
         {
             **row.settings,
-            config.objective: round(row.objective(config), 2),
+            config.objective.replace("_", " "): round(row.objective(config), 2),
+            "95 % interval": interval_text(row.interval, 2),
             "episodes": row.episodes,
             "decision ms": round(row.decision_ms, 1),
             "": "chosen"

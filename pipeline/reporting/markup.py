@@ -11,8 +11,8 @@ from pipeline.reporting.table import NOTHING
 from pipeline.run_folder import RunFolder
 
 LEGEND = (
-    "Mean with its 95 % interval over trainings and episodes. Bold: at least the lower end of the interval of the "
-    "row's highest mean."
+    "Mean with its 95 % interval, over episodes and, where a row has several runs, over trainings. Bold: the row's "
+    "highest mean, and those inside its interval."
 )
 _LATEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",

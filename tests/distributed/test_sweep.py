@@ -54,6 +54,7 @@ def test_a_grid_is_tried_once_and_its_table_is_that_of_the_episodes(
     assert begun(tmp_path) == 16
     others = [line for line in capfd.readouterr().out.splitlines() if not line.startswith("sweep ")]
     assert len(others) < 10, "Ray Tune prints again"
+    assert any("mean return" in line and "95 % interval" in line for line in others)
     for row in rows:
         assert row.mean_return == episode_frame(run.sweep / row.key)["total_reward"].mean()
         assert_runs_alone(experiment, run, row.settings)

@@ -67,7 +67,9 @@ def test_the_job_compares_runs_by_name_and_by_path(
 ) -> None:
     monkeypatch.chdir(made_run.folder.root.parent.parent)
     job(["--compare", "made", str(second_seed)])
-    assert capsys.readouterr().out.splitlines()[2].startswith("| Pendulum-v1 | own/pendulum/mixed-v0 | return | 2 ")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| Pendulum-v1 | own/pendulum/mixed-v0 | return | 2 ")
+    assert lines[-1] == f"report    {made_run.folder.root.parent / 'comparison'}.html, .tex and .md"
     assert (made_run.folder.root.parent / "comparison.tex").is_file()
 
 
