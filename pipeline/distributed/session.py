@@ -66,9 +66,9 @@ def _start(variables: dict[str, str]) -> None:
         ray.init(logging_level="warning", runtime_env={"env_vars": QUIET | variables})
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
-            f"RAY_ADDRESS is {address!r}; expected a running Ray cluster ({str(error).partition('. ')[0]}). Unset it "
-            "to start Ray in place; with token authentication on, set RAY_AUTH_MODE=token, and give the cluster's "
-            "token in RAY_AUTH_TOKEN or ~/.ray/auth_token."
+            f"RAY_ADDRESS is {address!r}; expected a running Ray cluster that lets this process in. Where it wants a "
+            "token, set RAY_AUTH_MODE=token, and give the token in RAY_AUTH_TOKEN or ~/.ray/auth_token; unset "
+            f"RAY_ADDRESS to start Ray in place. ({str(error).partition('. ')[0]})"
         ) from error
 
 

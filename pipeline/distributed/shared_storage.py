@@ -32,7 +32,8 @@ def shared(runs: str) -> Iterator[dict[str, str]]:
     if not folder.is_absolute():
         raise ClusterError(
             f"runs is {runs!r}; expected the absolute path of a folder on storage that all nodes of the cluster share: "
-            "relative to a submitted job it would be gone with it. Mount such storage and give --runs /its/path."
+            "a relative one lies in the working directory, which other nodes do not have and which goes with a "
+            "submitted job. Mount such storage and give --runs /its/path."
         )
     # A name of its own: a node's own disk must not have it from an earlier job, whose driver ran there.
     probe = folder / f".probe-{uuid.uuid4().hex}"
