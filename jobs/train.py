@@ -3,7 +3,7 @@
 From the repository's root:
 
     python jobs/train.py --config configs/quickstart.yaml
-    python jobs/train.py --config configs/quickstart.yaml --training.epochs 2
+    python jobs/train.py --config configs/quickstart.yaml --training.checkpoint_minutes 5
 """
 
 from pipeline.command_line import job
