@@ -72,6 +72,8 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
         summary = build_summary(comparable, manifest, experiment.environment.id, reference, checkpoint)
         write_summary(run.summary, summary)
         print_summary(summary)
+    for folder in (run.videos(method) for method, recipe in recipes.items() if recipe.videos):
+        print(f"films     {folder}; jobs/report.py links them")
     if failures:
         told = "\n".join(f"{method}: {error}" for method, error in failures.items())
         raise EvaluationError(told) from next(iter(failures.values()))

@@ -221,14 +221,17 @@ def test_episodes_of_another_model_or_planner_are_never_mixed(undisturbed: RunFo
 
 
 def test_films_are_made_later_too_of_the_same_episodes(
-    ray_session: None, undisturbed: RunFolder, tmp_path: Path
+    ray_session: None, undisturbed: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = {"environment": {"kwargs": {"log": str(tmp_path / "log")}}}
     experiment, run = made(tmp_path, **log)
     evaluate(experiment, run)
+    assert "films" not in capsys.readouterr().out
     for _ in range(2):
         evaluate(tiny_experiment(tmp_path, **log, evaluation={"videos": 2}), run)
         assert len(list((tmp_path / "log").iterdir())) == 15 + 2 * 2, "not two episodes of each method with a model"
+    told = [f"films     {run.videos(method)}; jobs/report.py links them" for method in METHODS if method != "random"]
+    assert capsys.readouterr().out.splitlines()[-2:] == told
     films = sorted(path.relative_to(run.root).as_posix() for path in run.root.rglob("*.mp4"))
     assert films == [
         f"videos/{method}/episode-00000{i}.mp4" for method in METHODS if method != "random" for i in range(2)
