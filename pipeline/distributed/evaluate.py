@@ -169,8 +169,9 @@ class _Shown:
     def show(self, facts: PoolFacts) -> None:
         """Updates the line; methods differ in speed, so the time left follows from the present one's alone."""
         if not self._ended:
-            so_far = f"{facts.times.steps:,} steps by {facts.actors} actors so far"
-            self._progress.wait(f"the first episodes of {self._method}, {so_far}")
+            actors = f"{facts.actors} actor{'s'[: facts.actors != 1]}"
+            episodes = f"the first episodes of {self._method}, {facts.times.steps:,} steps so far on {actors}"
+            self._progress.wait(episodes if facts.actors else "the first actor to start")
             return
         self._progress.update(
             self._done,

@@ -159,6 +159,7 @@ def test_the_time_left_is_that_of_the_method_that_runs(
     clock, shown, real = [0.0], [], losing_pool.run
 
     def run(self: LosingPool, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
+        on_facts(PoolFacts())
         real(self, recipe, starts, on_results, on_facts)
         clock[0] += {"random": 1.0, "behaviour_cloning": 10.0, "trajectory_transformer": 50.0}[recipe.method]
         on_facts(PoolFacts(actors=1))
@@ -169,7 +170,7 @@ def test_the_time_left_is_that_of_the_method_that_runs(
     monkeypatch.setattr(Progress, "wait", lambda _, what: shown.append(what))
     monkeypatch.setattr(Progress, "update", lambda _, done, seconds_left, **facts: shown.append((done, seconds_left)))
     evaluate(*made(tmp_path))
-    assert shown[0] == "the first episodes of random, 0 steps by 1 actors so far"
+    assert shown[:2] == ["the first actor to start", "the first episodes of random, 0 steps so far on 1 actor"]
     assert [entry for entry in shown if not isinstance(entry, str)] == [(5, 2.0), (10, 10.0), (15, 0.0)]
 
 
@@ -226,7 +227,7 @@ def test_films_are_made_later_too_of_the_same_episodes(
     log = {"environment": {"kwargs": {"log": str(tmp_path / "log")}}}
     experiment, run = made(tmp_path, **log)
     evaluate(experiment, run)
-    assert "films" not in capsys.readouterr().out
+    assert "jobs/report.py" not in capsys.readouterr().out
     for _ in range(2):
         evaluate(tiny_experiment(tmp_path, **log, evaluation={"videos": 2}), run)
         assert len(list((tmp_path / "log").iterdir())) == 15 + 2 * 2, "not two episodes of each method with a model"
