@@ -67,5 +67,5 @@ def test_a_driver_without_the_token_is_told_so(cluster: dict[str, str], token: s
     )
     assert run.returncode == 2, run.stderr
     assert f"error: RAY_ADDRESS is {cluster['RAY_ADDRESS']!r}; expected a running Ray cluster" in run.stderr
-    assert "give the cluster's token in RAY_AUTH_TOKEN" in run.stderr
+    assert "give the token in RAY_AUTH_TOKEN" in run.stderr
     assert "Traceback" not in run.stderr
