@@ -247,7 +247,10 @@ def _not_set(variables: dict[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _orderly_signals() -> Iterator[list[int]]:
-    """Notes the first SIGTERM or SIGINT, which is to end the workers in order; the second takes its usual course."""
+    """Notes the first SIGTERM or SIGINT, which is to end the workers in order; the second takes its usual course.
+
+    One that the process was started to ignore, as by nohup, stays ignored.
+    """
     received: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -260,7 +263,8 @@ def _orderly_signals() -> Iterator[list[int]]:
         restore()
 
     for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-        previous[number] = signal.signal(number, note)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, note)
     try:
         yield received
     finally:

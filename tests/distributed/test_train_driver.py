@@ -213,6 +213,25 @@ class TestAStopRequest:
         assert told[0].startswith(f"{stop_request(run[1])} to be writable, where the workers are asked to end")
 
 
+def test_a_signal_that_the_process_was_started_to_ignore_stops_nothing(
+    tmp_path: Path, trainer: type[Trainer], waits: Waits
+) -> None:
+    def work(recipe: dict[str, Any]) -> None:
+        waits.until("^the first steps")
+        os.kill(os.getpid(), signal.SIGINT)
+        train_worker(recipe)
+
+    trainer.works = staticmethod(work)
+    experiment, run = make_run(tmp_path)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(experiment, run)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert read_metrics(run.metrics)[-1]["epoch"] == experiment.training.epochs
+    assert not any("to write a checkpoint and end" in what for what in waits)
+
+
 class TestRaysRecord:
     """The folder in the run that has nothing in it."""
 
