@@ -14,12 +14,12 @@ from pipeline.configuration import claimed_identity
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from pipeline.data.storage import Folder, Location
 from pipeline.evaluation.results import EpisodeStore
-from pipeline.evaluation.subject import checkpoint_folder, model_sums
+from pipeline.evaluation.subject import model_sums
 from pipeline.evaluation.summary import read_summary
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import ResultRow, result_rows
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import INFO, LoadedCheckpoint, list_checkpoints, load_checkpoint
+from pipeline.training.checkpoint import INFO, LoadedCheckpoint, best_checkpoint, list_checkpoints, load_checkpoint
 from pipeline.training.metrics import read_metrics
 
 
@@ -83,9 +83,10 @@ class RunRecord:
         configured = self.config["evaluation"]["checkpoint"] if self.config else None
         folders = list_checkpoints(self.run.checkpoints)
         if self._evaluated_model is None:
-            there = configured or folders
-            return load_checkpoint(checkpoint_folder(configured, self.run.checkpoints)) if there else None
-        named = [Path(name) for name in (self.summary and self.summary["checkpoint"], configured) if name]
+            chosen = configured or (best_checkpoint(self.run.checkpoints) if folders else None)
+            return load_checkpoint(Path(chosen)) if chosen else None
+        # Summaries from before it was recorded do not name it.
+        named = [Path(name) for name in ((self.summary or {}).get("checkpoint"), configured) if name]
         there = [folder for folder in [*named, *folders] if (folder / INFO).is_file()]
         matching = (folder for folder in there if model_sums(folder) == self._evaluated_model)
         return next(map(load_checkpoint, matching), None)

@@ -173,6 +173,13 @@ def test_a_checkpoint_that_was_evaluated_and_is_elsewhere_is_found_by_the_summar
     assert RunRecord(made_run.folder).checkpoint.folder == elsewhere
 
 
+def test_a_summary_from_before_it_named_the_checkpoint_is_read(made_run: MadeRun) -> None:
+    summary = json.loads(made_run.folder.summary.read_text())
+    del summary["checkpoint"]
+    made_run.folder.summary.write_text(json.dumps(summary))
+    assert RunRecord(made_run.folder).checkpoint.info.step == 200
+
+
 def test_an_evaluated_checkpoint_that_is_gone_is_no_other_one(made_run: MadeRun) -> None:
     shutil.rmtree(best_checkpoint(made_run.folder.checkpoints))
     add_checkpoint(made_run, read_manifest(str(made_run.folder.shards)), step=400, validation_loss=0.5)
