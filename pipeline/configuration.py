@@ -17,6 +17,8 @@ VOLATILE: JsonDict = {"volatile": True}
 IDENTITY = "_identity.yaml"
 """What a folder was made from; hidden from readers of Parquet folders, as all names with an underscore are."""
 
+_ADVICE = "Choose another --name"
+
 
 class Config(BaseModel):
     """Base of all configurations: unknown keys are refused, values are validated, instances never change."""
@@ -49,7 +51,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-def claim_folder(folder: Path, identity: dict[str, Any], what: str, advice: str = "Choose another --name") -> None:
+def claim_folder(folder: Path, identity: dict[str, Any], what: str, advice: str = _ADVICE) -> None:
     """Marks `folder` as made from `identity`, or checks that it already is.
 
     Args:
@@ -83,11 +85,7 @@ def claimed_identity(folder: Path) -> dict[str, Any] | None:
 
 
 def require_same(
-    folder: object,
-    claimed: dict[str, Any],
-    identity: dict[str, Any],
-    what: str,
-    advice: str = "Choose another --name",
+    folder: object, claimed: dict[str, Any], identity: dict[str, Any], what: str, advice: str = _ADVICE
 ) -> None:
     """Checks that what a folder was made from is `identity`.
 

@@ -93,7 +93,8 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
             sources = resolve_sources(config, collected)
         preparation = Preparation.of(sources, config, experiment.seed)
         # Not before the data was found: a misspelt name must not be what the folder is of.
-        _claim(experiment, run, Folder(location))
+        if not claimed:
+            _claim(experiment, run, Folder(location))
         manifest = prepare_shards(preparation, location, progress).manifest
         progress.finish(_last_line(manifest))
     _print_report(manifest)
