@@ -43,8 +43,12 @@ def test_what_the_driver_leaves_is_seen_while_the_job_runs(tmp_path: Path, monke
         require_shared()
 
 
-def test_a_process_of_ray_in_place_has_nothing_to_look_for() -> None:
+def test_a_process_of_ray_in_place_has_nothing_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROBE, raising=False)
+    looked: list[Path] = []
+    monkeypatch.setattr(Path, "exists", lambda path: looked.append(path))
     require_shared()
+    assert not looked
 
 
 def collect() -> None:

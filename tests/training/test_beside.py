@@ -87,4 +87,5 @@ class TestStorageThatNeitherTakesNorRefuses:
 
 def test_a_process_ends_although_the_storage_never_answers() -> None:
     program = "import threading; from pipeline.training.beside import Work; Work(threading.Event().wait, 'Writing')"
-    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60, check=True)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60, check=False)
+    assert ended.returncode == 0
