@@ -85,8 +85,8 @@ class FilePolicy:
         """
         hidden = x = self._input(observation, step)
         for weight, bias in self._layers[:-1]:
-            hidden = x = self._activate(x @ weight + bias)
-        mean = x @ self._output[0] + self._output[1]
+            hidden = x = self._activate(_product(x, weight) + bias)
+        mean = _product(x, self._output[0]) + self._output[1]
         if self._header.clip_mean:
             mean = np.clip(mean, -self._header.clip_mean, self._header.clip_mean)
         if generator is not None:
@@ -117,4 +117,14 @@ class FilePolicy:
     def _log_deviation(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         if "log_std" in self._arrays:
             return np.asarray(self._arrays["log_std"])
-        return np.asarray(np.clip(hidden @ self._arrays["log_std_w"] + self._arrays["log_std_b"], -20, 2))
+        log_deviation = _product(hidden, self._arrays["log_std_w"]) + self._arrays["log_std_b"]
+        return np.asarray(np.clip(log_deviation, -20, 2))
+
+
+def _product(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns `x @ weight`, added up in one order.
+
+    `@` asks OpenBLAS, whose order differs from processor to processor (0.3.30: with and without fused multiplications):
+    the same recipe would give other data. 13 us instead of 8 for 256 x 256 weights.
+    """
+    return np.asarray(np.einsum("i,ij->j", x, weight))

@@ -22,7 +22,7 @@ def inverted_pendulum(observation: NDArray[np.float64]) -> NDArray[np.float64]:
     Args:
         observation: (4,) position of the cart, angle of the pole, and their velocities.
     """
-    return np.array([observation @ np.array([0.5, 6.0, 0.8, 1.2])])
+    return np.array([np.sum(observation * np.array([0.5, 6.0, 0.8, 1.2]))])
 
 
 def reacher(observation: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -243,7 +243,7 @@ class EpisodeBatch:
             attempts=running.start.attempt,
             host=socket.gethostname(),
             error="" if error is None else f"{type(error).__name__}: {error}",
-            discounted_return=float(rewards @ self._discount ** np.arange(len(rewards))),
+            discounted_return=float(np.sum(rewards * self._discount ** np.arange(len(rewards)))),
         )
 
 

@@ -6,6 +6,7 @@ numbers. `pipeline.planning.search` has the algorithm, `pipeline.planning.decode
 Shape letters: H horizon, C context transitions, D tokens of a transition, O observation_dim, A action_dim.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,8 @@ class BeamPlanner:
         self.config, self.layout, self.discretizer = config, model.layout, discretizer
         self.num_episodes, self.device = num_episodes, torch.device(device)
         self.product_dtype = _product_dtype(config, model, self.device)
-        self.shape = _search_shape(config, model.config.window_transitions, num_episodes, self.device)
+        together = min(num_episodes, _episodes_per_search(config, self.device, self.product_dtype))
+        self.shape = _search_shape(config, model.config.window_transitions, together)
         self._idle = PlanRequest(
             np.zeros((0, self.layout.transition_dim), dtype=np.int64),
             np.zeros(self.layout.observation_dim, dtype=np.int64),
@@ -156,7 +158,7 @@ class BeamPlanner:
 
 def make_stepper(weights: Weights, layout: TransitionLayout, shape: SearchShape) -> Stepper:
     """Returns the stepper for the weights' device and number format."""
-    if weights.tokens.device.type != "cpu" or weights.product_dtype == torch.bfloat16:
+    if not _is_compiled(weights.tokens.device, weights.product_dtype):
         return DenseStepper(weights, layout, shape)
     # Imported where it is needed: a GPU machine does without the compiler that it brings.
     from pipeline.planning.compiled_stepper import CompiledStepper
@@ -164,11 +166,24 @@ def make_stepper(weights: Weights, layout: TransitionLayout, shape: SearchShape)
     return CompiledStepper(weights, layout, shape)
 
 
-def _search_shape(config: PlanningConfig, window: int, num_episodes: int, device: torch.device) -> SearchShape:
-    """Returns the shape of one search; on CUDA it holds all episodes."""
-    together = num_episodes if device.type != "cpu" else max(1, _ROWS_PER_CALL // config.beam_width)
+def _is_compiled(device: torch.device, product_dtype: torch.dtype) -> bool:
+    """Returns whether `CompiledStepper` computes there, `DenseStepper` otherwise."""
+    return device.type == "cpu" and product_dtype != torch.bfloat16
+
+
+def _episodes_per_search(config: PlanningConfig, device: torch.device, product_dtype: torch.dtype) -> int:
+    """Returns how many episodes are searched together at most.
+
+    Torch's products on a CPU give equal rows other last bits by their place, so there each episode is searched alone.
+    """
+    if device.type != "cpu":
+        return sys.maxsize
+    return max(1, _ROWS_PER_CALL // config.beam_width) if _is_compiled(device, product_dtype) else 1
+
+
+def _search_shape(config: PlanningConfig, window: int, episodes: int) -> SearchShape:
     return SearchShape(
-        episodes=min(num_episodes, together),
+        episodes=episodes,
         beam_width=config.beam_width,
         copies=config.expansion_factor,
         context=min(config.context_transitions, window - 1),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.planning.encoding import KeysValues
-from pipeline.planning.kernels import LANES, LARGEST_PRODUCT, ROWS, Network, Nodes, Reals, Token, decode
+from pipeline.planning.kernels import COLUMNS, LANES, ROWS, Network, Nodes, Reals, Token, decode
 from pipeline.planning.selection import Kept
 from pipeline.planning.stepper import SearchShape
 from pipeline.planning.weights import Weights
@@ -241,13 +241,13 @@ def _network(weights: Weights) -> Network:
 
 
 def _panels(matrices_nNK: Reals) -> Reals:
-    """Returns (n, panels, K, columns) of the transposed matrices, the last panel filled up with zeros."""
+    """Returns (n, panels, K, COLUMNS) of the transposed matrices, the last panel filled up with zeros."""
     count, outputs, depth = matrices_nNK.shape
-    panels = -(-outputs * depth * ROWS // LARGEST_PRODUCT)
-    columns = -(-outputs // panels)
-    padded = np.zeros((count, panels * columns, depth), matrices_nNK.dtype)
-    padded[:, :outputs] = matrices_nNK
-    return np.ascontiguousarray(padded.reshape(count, panels, columns, depth).swapaxes(2, 3))
+    panels = _aligned_zeros((count, -(-outputs // COLUMNS), depth, COLUMNS), like=matrices_nNK)
+    for panel in range(panels.shape[1]):
+        part = matrices_nNK[:, panel * COLUMNS : (panel + 1) * COLUMNS]
+        panels[:, panel, :, : part.shape[1]] = part.swapaxes(1, 2)
+    return panels
 
 
 def _aligned_zeros(shape: tuple[int, ...], like: Reals) -> Reals:

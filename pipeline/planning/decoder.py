@@ -7,9 +7,10 @@ Shape letters: E episodes, K beams, X copies, Q queries of a beam (1 or X), H he
 a transition.
 """
 
+import torch
 from torch import Tensor
 
-from pipeline.planning.encoding import WindowEncoder
+from pipeline.planning.encoding import KeysValues, WindowEncoder, joined
 from pipeline.planning.selection import Kept
 from pipeline.planning.stepper import SearchShape, Stepper
 from pipeline.planning.weights import Weights, padded_rows
@@ -41,10 +42,19 @@ class Decoder:
             observation_EO: int64 tokens of the current observation.
             transitions_E: int64, how many transitions of the context are real.
         """
-        x, keys_values = self._context_encoder(context_ECD, observation_EO, transitions_E)
-        self.stepper.start(keys_values, self._context_encoder.visible(transitions_E))
+        # A CPU's libraries promise no equal rows: there each episode is encoded alone, whatever is beside it.
+        together = 1 if context_ECD.device.type == "cpu" else len(context_ECD)
+        windows = zip(
+            *(torch.split(part, together) for part in (context_ECD, observation_EO, transitions_E)), strict=True
+        )
+        logits, contexts = zip(*(self._encoded(*window) for window in windows), strict=True)
+        self.stepper.start(joined(contexts), self._context_encoder.visible(transitions_E))
         self._transitions_E = transitions_E.clone()
-        return self.weights.logits(padded_rows(x), self.layout.observation_dim - 1)[: len(x)]
+        return torch.cat(logits)
+
+    def _encoded(self, context_BCD: Tensor, observation_BO: Tensor, transitions_B: Tensor) -> tuple[Tensor, KeysValues]:
+        x, keys_values = self._context_encoder(context_BCD, observation_BO, transitions_B)
+        return self.weights.logits(padded_rows(x), self.layout.observation_dim - 1)[: len(x)], keys_values
 
     def branch(self, tokens_EKX: Tensor, dimension: int) -> Tensor:
         """Returns the (E, K, X, V) logits after a token in which the copies of a beam differ: an action, a reward."""

@@ -7,6 +7,8 @@ Shape letters: B windows, S transition slots, T tokens of the transition that fo
 transition, W width, H heads.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,6 +18,14 @@ from pipeline.tokens.layout import TransitionLayout
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Per layer (B, H, L, W / H) keys and values."""
+
+
+def joined(parts: Sequence[KeysValues]) -> KeysValues:
+    """Returns the keys and values of the parts' windows, one after another."""
+    return [
+        (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
+        for layer in zip(*parts, strict=True)
+    ]
 
 
 class WindowEncoder:

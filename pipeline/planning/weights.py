@@ -28,8 +28,9 @@ class LayerWeights:
 
 
 ROW_BLOCK = 16
-"""Matrix products get a multiple of so many rows. A row that is left over alone takes another kernel, with other last
-bits (MKL 2024: at 5, 9, 17 rows), and an episode's result would depend on its slot."""
+"""Matrix products get a multiple of so many rows. One that is left over alone may take another kernel, with other last
+bits (MKL 2024: at 5, 9, 17 rows), and where episodes share a product (CUDA) their results would depend on their slots.
+"""
 
 
 def padded_rows(x_RW: Tensor) -> Tensor:

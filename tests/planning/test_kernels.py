@@ -1,9 +1,11 @@
+import numba
 import numpy as np
 import pytest
 import scipy.special
 import torch
 
-from pipeline.planning.kernels import LARGEST_PRODUCT, ROWS, affine, gelu, layer_norm, softmax
+from pipeline.planning.compiled_stepper import _panels
+from pipeline.planning.kernels import COLUMNS, ROWS, affine, gelu, layer_norm, softmax
 
 TOLERANCE = {np.float32: 1e-6, np.float64: 1e-14}
 
@@ -54,10 +56,33 @@ def test_rows_are_normalised_as_torch_does(dtype):
     np.testing.assert_allclose(out, expected, rtol=0, atol=10 * TOLERANCE[dtype])
 
 
-def test_a_product_in_panels_leaves_out_what_fills_the_last_one():
-    x, matrix, bias = normal(np.float64, ROWS, 6), normal(np.float64, 6, 8), normal(np.float64, 7)
-    panels = np.ascontiguousarray(matrix.reshape(6, 2, 4).swapaxes(0, 1))
-    out = np.empty((ROWS, 7))
-    affine(x, panels, bias, out)
-    np.testing.assert_allclose(out, x @ matrix[:, :7] + bias, rtol=0, atol=1e-13)
-    assert panels[0].size * ROWS <= LARGEST_PRODUCT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("depth", "outputs"), [(1, 1), (6, 7), (24, 32), (60, 33), (128, 101), (512, 128)])
+def test_a_product_in_panels_is_that_of_numpy(dtype, depth, outputs):
+    x, matrix, bias = normal(dtype, ROWS, depth), normal(dtype, depth, outputs), normal(dtype, outputs)
+    out = np.full((ROWS, outputs), np.nan, dtype)
+    affine(x, _panels(matrix.T[None])[0], bias, out)
+    expected = x.astype(np.float64) @ matrix.astype(np.float64) + bias
+    np.testing.assert_allclose(out, expected, rtol=0, atol=30 * np.sqrt(depth) * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("depth", [8, 16, 48, 128, 512])
+def test_a_row_is_multiplied_alike_in_any_place(dtype, depth):
+    row, matrix = normal(dtype, depth), normal(dtype, depth + 1, 96)[1:]
+    out = np.empty((ROWS, 96), dtype)
+    affine(np.tile(row, (ROWS, 1)), _panels(matrix.T[None])[0], np.zeros(96, dtype), out)
+    np.testing.assert_array_equal(out, np.tile(out[0], (ROWS, 1)))
+
+
+def test_columns_are_multiplied_alike_in_any_panel():
+    x, column = normal(np.float32, ROWS, 40), normal(np.float32, 41)[1:]
+    out = np.empty((ROWS, 3 * COLUMNS), np.float32)
+    affine(x, _panels(np.tile(column, (3 * COLUMNS, 1))[None])[0], np.zeros(3 * COLUMNS, np.float32), out)
+    np.testing.assert_array_equal(out, np.tile(out[:, :1], 3 * COLUMNS))
+
+
+def test_a_product_of_scattered_rows_is_refused():
+    x = normal(np.float32, ROWS, 16)[:, ::2]
+    with pytest.raises(numba.TypingError, match="multiply takes contiguous arrays"):
+        affine(x, np.zeros((1, 8, COLUMNS), np.float32), np.zeros(4, np.float32), np.zeros((ROWS, 4), np.float32))
