@@ -15,17 +15,10 @@ import json
 import sys
 from importlib import import_module
 
-from pipeline.benchmarks.record import append_record, require_place
+from pipeline.benchmarks.options import BENCHMARKS
 from pipeline.command_line import plain_endings
 from pipeline.errors import ConfigError
 from pipeline.options import parse
-
-BENCHMARKS = {
-    "planner": "PlannerBenchmark",
-    "train": "TrainBenchmark",
-    "prepare": "PrepareBenchmark",
-    "evaluate": "EvaluateBenchmark",
-}
 
 
 def main(arguments: list[str]) -> None:
@@ -36,12 +29,13 @@ def main(arguments: list[str]) -> None:
         return
     if name not in BENCHMARKS:
         raise ConfigError(f"benchmark is {name!r}; expected one of {', '.join(BENCHMARKS)}.")
-    # Only the one that is named: planner and train run where there is no Ray.
-    module = import_module(f"pipeline.benchmarks.{name}")
-    options = parse(getattr(module, BENCHMARKS[name])(), __doc__, arguments[1:])
+    options = parse(BENCHMARKS[name](), __doc__, arguments[1:])
+    # Imported when the options are right, and only the one that is named: planner and train run where there is no Ray.
+    from pipeline.benchmarks.record import append_record, require_place
+
     if options.record:
         require_place()
-    result = module.run(options)
+    result = import_module(f"pipeline.benchmarks.{name}").run(options)
     print(json.dumps(result))
     if options.record:
         append_record(result)

@@ -7,14 +7,15 @@ From the repository's root:
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.collect import collect
-from pipeline.distributed.session import session
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Collects, or goes on where an interrupted collection stopped."""
+    from pipeline.distributed.collect import collect
+    from pipeline.distributed.session import session
+
     with session(experiment.runs):
         collect(experiment, run)
 

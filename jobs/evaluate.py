@@ -7,14 +7,15 @@ From the repository's root:
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.evaluate import evaluate
-from pipeline.distributed.session import session
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Evaluates; runs only the episodes that are missing."""
+    from pipeline.distributed.evaluate import evaluate
+    from pipeline.distributed.session import session
+
     with session(experiment.runs):
         evaluate(experiment, run)
 

@@ -14,10 +14,7 @@ import sys
 from pathlib import Path
 
 from pipeline.command_line import parse_experiment, plain_endings
-from pipeline.evaluation.summary import read_summary
-from pipeline.reporting.markup import write_comparison
-from pipeline.reporting.report import report
-from pipeline.reporting.table import print_summary
+from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
 
@@ -34,16 +31,25 @@ def main(arguments: list[str]) -> None:
     known, _ = parser.parse_known_args(arguments)
     if bool(known.compare) == bool(known.config or known.name):
         parser.error("expected --config or --name of the run to report on, or --compare with several runs.")
-    if not known.compare:
-        experiment = parse_experiment(__doc__, arguments)
-        run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
-        if run.summary.exists():
-            print_summary(read_summary(run.summary))
-        report(run)
-        return
-    parser.parse_args(arguments)
-    folders = [Path(name) if "/" in name else known.runs / name for name in known.compare]
-    stem = known.output or folders[0].resolve().parent / "comparison"
+    _compare(parser.parse_args(arguments)) if known.compare else _report_on(parse_experiment(__doc__, arguments))
+
+
+def _report_on(experiment: Experiment) -> None:
+    from pipeline.evaluation.summary import read_summary
+    from pipeline.reporting.report import report
+    from pipeline.reporting.table import print_summary
+
+    run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
+    if run.summary.exists():
+        print_summary(read_summary(run.summary))
+    report(run)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from pipeline.reporting.markup import write_comparison
+
+    folders = [Path(name) if "/" in name else options.runs / name for name in options.compare]
+    stem = options.output or folders[0].resolve().parent / "comparison"
     print(write_comparison(folders, stem))
     print(f"report    {stem}.html, .tex and .md")
 

@@ -6,19 +6,20 @@ Each stage finishes what is missing and skips what is there, so the same command
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.collect import collect
-from pipeline.distributed.evaluate import evaluate
-from pipeline.distributed.prepare import prepare
-from pipeline.distributed.session import session
-from pipeline.distributed.train import train
-from pipeline.evaluation.environment_check import require_environment
 from pipeline.experiment import Experiment
-from pipeline.reporting.report import report
 from pipeline.run_folder import RunFolder
 
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Runs all stages in order on one Ray session; collects only where no other data is named."""
+    from pipeline.distributed.collect import collect
+    from pipeline.distributed.evaluate import evaluate
+    from pipeline.distributed.prepare import prepare
+    from pipeline.distributed.session import session
+    from pipeline.distributed.train import train
+    from pipeline.evaluation.environment_check import require_environment
+    from pipeline.reporting.report import report
+
     with session(experiment.runs):
         if not experiment.data.sources:
             collect(experiment, run)
@@ -30,4 +31,4 @@ def main(experiment: Experiment, run: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    job(main, __doc__)
+    job(main, __doc__, requires_config=True)

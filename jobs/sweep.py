@@ -7,14 +7,15 @@ From the repository's root:
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.session import session
-from pipeline.distributed.sweep import sweep
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Sweeps; runs only the episodes that are missing."""
+    from pipeline.distributed.session import session
+    from pipeline.distributed.sweep import sweep
+
     with session(experiment.runs):
         sweep(experiment, run)
 

@@ -7,14 +7,15 @@ From the repository's root:
 """
 
 from pipeline.command_line import job
-from pipeline.distributed.session import session
-from pipeline.distributed.train import train
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Trains, or goes on where an interrupted training stopped."""
+    from pipeline.distributed.session import session
+    from pipeline.distributed.train import train
+
     with session(experiment.runs):
         train(experiment, run)
 

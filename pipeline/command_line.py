@@ -14,7 +14,7 @@ from typing import NoReturn
 import yaml
 
 from pipeline.configuration import write_text_atomically
-from pipeline.errors import PipelineError, StorageError
+from pipeline.errors import ConfigError, PipelineError, StorageError
 from pipeline.experiment import Experiment, as_made
 from pipeline.options import parse
 from pipeline.run_folder import RunFolder
@@ -35,17 +35,51 @@ _STORAGE = {
 """What the file system says of places that are full, closed, read-only, no folders or gone; else it is a defect."""
 
 
-def job(main: Callable[[Experiment, RunFolder], None], description: str | None) -> None:
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def job(
+    main: Callable[[Experiment, RunFolder], None], description: str | None, *, requires_config: bool = False
+) -> None:
     """Runs `main` with the experiment that the command line describes; the body of every script in jobs/.
+
+    Scripts import stages inside `main`: Ray and torch take seconds, which neither --help nor a mistake should cost.
+
+    Args:
+        main: What the job does.
+        description: What --help says of it.
+        requires_config: Refuse to begin without any `--config`, with the defaults alone.
 
     Ends the process with status 0, 2 (an error that the user can put right, told in one message without a
     traceback), 130 (Ctrl-C) or 143 (SIGTERM). Any other exception is a defect and keeps its traceback.
     """
     with plain_endings():
         experiment = parse_experiment(description, sys.argv[1:])
+        if requires_config:
+            _require_config(sys.argv[1:])
         run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
         with _recorded(experiment, run):
             main(experiment, run)
+
+
+def _require_config(arguments: list[str]) -> None:
+    """Checks that a configuration is named.
+
+    Raises:
+        ConfigError: None is; the message lists those that come with the code.
+    """
+    if any(argument.startswith("--config") for argument in arguments):
+        return
+    paths = sorted(CONFIGS.glob("*.yaml"))
+    known = "\n".join(f"  --config configs/{path.name}\n      {_first_comment(path)}" for path in paths)
+    raise ConfigError(
+        "no --config is given; expected one, because the default settings are the paper's and take hours on a CPU:\n"
+        + known
+    )
+
+
+def _first_comment(path: Path) -> str:
+    return path.read_text().partition("\n")[0].removeprefix("# ")
 
 
 def parse_experiment(description: str | None, arguments: list[str]) -> Experiment:

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
-from pipeline.benchmarks.record import BenchmarkConfig
+from pipeline.benchmarks.options import EvaluateBenchmark
 from pipeline.data.manifest import Manifest, Totals
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics import Statistics
@@ -31,19 +30,6 @@ from pipeline.planning.config import PlanningConfig
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.checkpoint import CheckpointInfo, write_checkpoint
-
-
-class EvaluateBenchmark(BenchmarkConfig):
-    """How many actors, and what each of them does."""
-
-    actors: tuple[int, ...] = Field((1, 2), min_length=1, description="Numbers of actors to measure, one by one.")
-    episodes_per_actor: int = Field(3, ge=1, description="Episodes that each actor gets, per slot of its batch.")
-    steps: int = Field(10, ge=1, description="Environment steps of an episode.")
-    batch_size: int = Field(1, ge=1, description="Episodes that one actor plans for in one call.")
-    cpus_per_actor: int = Field(1, ge=1, description="CPUs and torch threads of an actor.")
-    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs of an actor; fractions share one.")
-    beam_width: int = Field(128, ge=1, description="Beams of the planner.")
-    horizon: int = Field(15, ge=1, description="Environment steps planned ahead.")
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,16 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.benchmarks.options import PLANNER_SETTINGS, PlannerBenchmark
 from pipeline.benchmarks.planner_cost import PlanCost, measured_rates, plan_cost, roofline_shares
 from pipeline.benchmarks.planner_sweep import sweep
-from pipeline.benchmarks.record import BenchmarkConfig
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
@@ -25,45 +24,12 @@ from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.utilisation import memory_gib
 
-# observation_dim, action_dim, horizon, beam_width: the released code's settings; 100 bins, context 5, cdf_act 0.6.
-SETTINGS = {
-    "hopper": (11, 3, 15, 128),
-    "halfcheetah": (17, 6, 5, 32),
-    "walker2d": (17, 6, 15, 128),
-    "ant": (27, 8, 5, 128),
-}
-
-
-class PlannerBenchmark(BenchmarkConfig):
-    """Options of `jobs/benchmark.py planner`."""
-
-    setting: Literal["hopper", "halfcheetah", "walker2d", "ant"] = Field("hopper", description="Dimensions and search.")
-    episodes: int = Field(1, ge=1, description="Episodes in one call.")
-    device: str = Field("cpu", description="cpu or cuda.")
-    threads: int | None = Field(None, ge=1, description="Torch's threads; null is torch's own choice.")
-    repeats: int = Field(7, ge=1, description="Timed calls of the planner.")
-    reference_repeats: int = Field(
-        1, ge=0, description="Timed plans of the reference, three minutes each at hopper; 0 leaves it out."
-    )
-    beam_width: int | None = Field(None, ge=1, description="Instead of the setting's.")
-    horizon: int | None = Field(None, ge=1, description="Instead of the setting's.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="As planning.precision.")
-    sweep: bool = Field(False, description="Also time other beam widths, horizons and episodes, and fit the law.")
-
-    @property
-    def planning(self) -> PlanningConfig:
-        """The search of the setting."""
-        _, _, horizon, beam_width = SETTINGS[self.setting]
-        return PlanningConfig(
-            horizon=self.horizon or horizon, beam_width=self.beam_width or beam_width, precision=self.precision
-        )
-
 
 class Subject:
     """A model of random weights with the shape of the setting, and what episodes ask of it."""
 
     def __init__(self, options: PlannerBenchmark, planning: PlanningConfig, episodes: int) -> None:
-        observation_dim, action_dim, _, _ = SETTINGS[options.setting]
+        observation_dim, action_dim, _, _ = PLANNER_SETTINGS[options.setting]
         self.layout = TransitionLayout.plain(observation_dim, action_dim, num_bins=100)
         # A window that fits, as the default configuration trains one.
         window = planning.context_transitions + planning.horizon

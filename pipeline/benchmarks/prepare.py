@@ -15,9 +15,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
-from pydantic import Field
 
-from pipeline.benchmarks.record import BenchmarkConfig
+from pipeline.benchmarks.options import PrepareBenchmark
 from pipeline.collection.dataset import minari_root
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.manifest import read_manifest
@@ -34,23 +33,6 @@ from pipeline.seeding import stream
 DATASET = "benchmark/hopper-v0"
 EPISODE_STEPS = 480
 """About the mean of D4RL's hopper-medium."""
-
-
-class PrepareBenchmark(BenchmarkConfig):
-    """What is prepared, and by how many workers."""
-
-    steps: int = Field(1_000_000, ge=1, description="Environment steps, about.")
-    workers: tuple[int, ...] = Field(
-        (1, 2), min_length=1, description="Numbers of workers to measure, one after the other."
-    )
-    source: str | None = Field(
-        None,
-        description="Folder of a Minari data set whose episodes are repeated with a little noise until there are "
-        "enough steps; null makes random walks of Hopper's dimensions in episodes of 480 steps.",
-    )
-    rounds: int = Field(1, ge=1, description="Measurements of each number of workers; the middle one counts.")
-    num_bins: int = Field(100, ge=2, description="Bins per dimension.")
-    reference: bool = Field(True, description="Run the reference too; it holds the whole data set in memory.")
 
 
 @dataclass(frozen=True)

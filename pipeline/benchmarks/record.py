@@ -6,19 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 
-from pipeline.configuration import Config
 from pipeline.errors import StorageError
 from pipeline.provenance import commit, hardware
 
 RESULTS = Path(__file__).resolve().parents[2] / "tests" / "benchmarks" / "results.jsonl"
-
-
-class BenchmarkConfig(Config):
-    """What every benchmark can be told."""
-
-    record: bool = Field(False, description="Append the result to tests/benchmarks/results.jsonl.")
 
 
 def require_place(path: Path = RESULTS) -> None:

@@ -6,14 +6,13 @@ Before anything is timed, both must give the same loss from the same weights (fl
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
-from pipeline.benchmarks.record import BenchmarkConfig
+from pipeline.benchmarks.options import TrainBenchmark, TrainSetting
 from pipeline.data.shards import TokenEpisodes
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
@@ -28,31 +27,11 @@ from pipeline.training.utilisation import memory_gib, model_flops_per_token, pea
 from pipeline.training.windows import ResidentWindows
 from pipeline.training.world import World
 
-Setting = Literal["hopper", "walker2d", "ant"]
-DIMENSIONS: dict[Setting, tuple[int, int]] = {"hopper": (11, 3), "walker2d": (17, 6), "ant": (27, 8)}
+DIMENSIONS: dict[TrainSetting, tuple[int, int]] = {"hopper": (11, 3), "walker2d": (17, 6), "ant": (27, 8)}
 """Observation and action dimensions."""
 EPISODES, EPISODE_STEPS = 40, 480
 PAPER_WINDOWS = 50_000_000
 """50 epochs of one million windows: the paper's training on hopper-medium."""
-
-
-class TrainBenchmark(BenchmarkConfig):
-    """What is timed."""
-
-    setting: Setting = Field(
-        "hopper", description="Dimensions of the tokens; the model and the window are the paper's."
-    )
-    device: str = Field("auto", description="cpu, cuda, or auto: cuda where there is one.")
-    batch_size: int | None = Field(None, ge=1, description="Windows of a step; null is 256 on CUDA, 64 elsewhere.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of our step; as in training.")
-    compile: bool = Field(False, description="Compile our step with torch.compile.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of both steps (0.1 in the paper).")
-    repeats: int = Field(5, ge=1, description="Pairs of measurements; medians are reported.")
-    steps: int = Field(3, ge=1, description="Steps of one measurement.")
-    clock: Literal["wall", "cpu"] = Field(
-        "wall", description="cpu counts this process's own time alone: for one thread on a machine that others use too."
-    )
-    threads: int | None = Field(None, ge=1, description="torch's CPU threads; null is torch's own choice.")
 
 
 def run(options: TrainBenchmark) -> dict[str, Any]:
