@@ -41,6 +41,18 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def computed_by(device: str | torch.device) -> str:
+    """Returns in words what decides the last bits of what torch computes there: another kind gives other ones.
+
+    Args:
+        device: Of the computation.
+    """
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    products = "MKL" if torch.backends.mkl.is_available() else "no MKL"  # type: ignore[no-untyped-call]
+    return f"{processor()} ({torch.backends.cpu.get_cpu_capability()}, {products}), torch {torch.__version__}"
+
+
 def commit(folder: Path = Path(__file__).parent) -> str:
     """Returns the git commit of `folder`, or says that there is none; marked where files below it differ from it.
 

@@ -57,6 +57,8 @@ class EpisodeResult:
         host: Name of the machine that ran it.
         error: The exception that the environment raised, "" if none did; such an episode counts as failed.
         discounted_return: Sum of the rewards discounted by planning.discount: what `predicted_return` predicts.
+        computed_by: Kind of processor that the method computed on (`pipeline.provenance.computed_by`), None in results
+            from before it was recorded.
     """
 
     method: str
@@ -75,3 +77,4 @@ class EpisodeResult:
     host: str
     error: str = ""
     discounted_return: float = float("nan")
+    computed_by: str | None = None

@@ -2,8 +2,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from pipeline.provenance import COMMIT, commit
+from pipeline.provenance import COMMIT, commit, computed_by
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -39,3 +40,15 @@ def test_a_folder_without_a_history_says_so_or_what_it_was_submitted_as(
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "First")
     assert len(commit(tmp_path)) == 12, "what is there counts, not what was said"
+
+
+def test_the_kind_of_processor_has_its_instructions_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.provenance.processor", lambda: "Abacus 7")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("torch.backends.mkl.is_available", lambda: True)
+    assert computed_by("cpu") == f"Abacus 7 (AVX2, MKL), torch {torch.__version__}"
+
+
+def test_a_gpu_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"Card {device}")
+    assert computed_by("cuda") == f"Card cuda, torch {torch.__version__}"

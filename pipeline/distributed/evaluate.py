@@ -117,7 +117,7 @@ def _run_missing(
         for method, episodes in missing.items():
             store = stores[method]
             kept = [result for result in store.read(config.episodes) if result.episode not in episodes]
-            shown.begin(method, [result.total_reward for result in kept])
+            shown.begin(method, kept)
             starts = episode_starts(experiment.seed, "evaluation episode", episodes)
             try:
                 pool.run(recipes[method], starts, partial(shown.add, store), shown.show)
@@ -153,18 +153,31 @@ class _Shown:
 
     def __init__(self, progress: Progress, done: int, total: int) -> None:
         self._progress, self._done, self._total = progress, done, total
-        self._method, self._returns, self._began, self._ended = "", list[float](), time.monotonic(), 0
+        self.begin("", [])
 
-    def begin(self, method: str, returns: list[float]) -> None:
+    def begin(self, method: str, kept: list[EpisodeResult]) -> None:
         """Goes on to another method, some of whose episodes may be there."""
-        self._method, self._returns, self._began, self._ended = method, returns, time.monotonic(), 0
+        self._method, self._began, self._ended = method, time.monotonic(), 0
+        self._returns = [result.total_reward for result in kept]
+        self._processors = {result.computed_by for result in kept if result.computed_by}
 
     def add(self, store: EpisodeStore, results: list[EpisodeResult]) -> None:
         """Keeps episodes that ended: the file first, then the count."""
         store.add(results)
+        self._tell_of_another_processor({result.computed_by for result in results if result.computed_by})
         self._done += len(results)
         self._ended += len(results)
         self._returns += [result.total_reward for result in results]
+
+    def _tell_of_another_processor(self, processors: set[str]) -> None:
+        new = processors - self._processors
+        if new and self._processors:
+            before, now = (", ".join(sorted(kinds)) for kinds in (self._processors, new))
+            self._progress.note(
+                f"{self._method} has episodes computed by {before}; this goes on with {now}.",
+                "Both are right, but their last bits differ, and with them what is planned and done.",
+            )
+        self._processors |= new
 
     def show(self, facts: PoolFacts) -> None:
         """Updates the line; methods differ in speed, so the time left follows from the present one's alone."""

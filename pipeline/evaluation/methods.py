@@ -19,6 +19,7 @@ from pipeline.evaluation.subject import model_sums
 from pipeline.evaluation.video import VideoRecorder, choose_rendering_backend
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.policies import PlannerPolicy, Policy, RandomPolicy
+from pipeline.provenance import computed_by
 from pipeline.training.checkpoint import load_checkpoint
 
 
@@ -105,6 +106,7 @@ def build_batch(recipe: MethodRecipe) -> EpisodeBatch:
         method=recipe.method,
         discount=recipe.planning.discount,
         make_recorder=lambda start: _recorder(recipe, start),
+        computed_by=computed_by(recipe.device) if recipe.checkpoint else None,
     )
 
 

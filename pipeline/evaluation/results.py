@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("host", pa.string()),
         ("error", pa.string()),
         ("discounted_return", pa.float64()),
+        ("computed_by", pa.string()),
     ]
 )
 """Columns of the results, which are the fields of EpisodeResult."""

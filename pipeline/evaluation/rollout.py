@@ -98,6 +98,7 @@ class EpisodeBatch:
         method: Name of the method, for the results.
         discount: Discount g of the results' discounted return.
         make_recorder: Gives the recorder of an episode, or None for most; None records nothing.
+        computed_by: Kind of processor that the policy computes on, for the results.
     """
 
     def __init__(
@@ -108,10 +109,11 @@ class EpisodeBatch:
         method: str,
         discount: float,
         make_recorder: Callable[[EpisodeStart], EpisodeRecorder | None] | None = None,
+        computed_by: str | None = None,
     ) -> None:
         self._make, self._policy, self._spaces = make, policy, spaces
         self._method, self._discount = method, discount
-        self._make_recorder = make_recorder
+        self._make_recorder, self._computed_by = make_recorder, computed_by
         self._running: dict[int, _Running] = {}
         self.times = RolloutTimes()
 
@@ -244,6 +246,7 @@ class EpisodeBatch:
             host=socket.gethostname(),
             error="" if error is None else f"{type(error).__name__}: {error}",
             discounted_return=float(np.sum(rewards * self._discount ** np.arange(len(rewards)))),
+            computed_by=self._computed_by,
         )
 
 

@@ -4,6 +4,7 @@ A missing input gives a section that says so; a broken one raises the error of t
 """
 
 import math
+from collections import Counter
 
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.sweep import TABLE, SweepRow, read_table
@@ -178,6 +179,9 @@ def provenance_section(record: RunRecord) -> Section:
     hosts = sorted({result.host for results in record.episodes.values() for result in results})
     if hosts:
         rows.append(("evaluated on", ", ".join(hosts), NOTHING))
+    kinds = Counter(result.computed_by for results in record.episodes.values() for result in results)
+    for kind, count in sorted((kind, count) for kind, count in kinds.items() if kind):
+        rows.append((f"{count} episodes computed by", kind, NOTHING))
     return Section(
         "Provenance",
         text="The machine and the code that wrote this report, and those that wrote the evaluated checkpoint.",

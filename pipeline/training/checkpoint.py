@@ -37,6 +37,9 @@ MODEL, CONFIG, MANIFEST, TRAINING, INFO = (
     "training.pt",
     "checkpoint.json",
 )
+COMPUTED_BY = "computed by"
+"""In `CheckpointInfo.trained_on`: the kind of processor (`pipeline.provenance.computed_by`)."""
+
 _AGAIN = "Remove that folder and train again, or name another checkpoint."
 
 

@@ -57,7 +57,7 @@ class TrainingLoop:
         self._state = TrainingState.start(world.device)
         saver = _saver(task) if world.rank == 0 else None
         resume(task, world, self._step, self._state)
-        self._recorder = Recorder(task, schedule, saver, self._state, world.size) if saver else None
+        self._recorder = Recorder(task, schedule, saver, self._state, world) if saver else None
         self._control = Control(world, self._state.step, task.training.checkpoint_minutes, stop_requested)
         flops = model_flops_per_token(model) * schedule.tokens_per_step
         peak = peak_flops(world.device, self._step.dtype) * world.size

@@ -11,8 +11,8 @@ from torch import Tensor
 from pipeline.data.manifest import Manifest
 from pipeline.errors import StorageError, TrainingDivergedError
 from pipeline.models.config import ModelConfig
-from pipeline.provenance import commit, hardware
-from pipeline.training.checkpoint import CheckpointInfo, last_checkpoint
+from pipeline.provenance import commit, computed_by, hardware
+from pipeline.training.checkpoint import COMPUTED_BY, CheckpointInfo, last_checkpoint
 from pipeline.training.config import TrainingConfig
 from pipeline.training.divergence import RECENT_LINES, divergence
 from pipeline.training.loss import report
@@ -21,6 +21,7 @@ from pipeline.training.saver import CheckpointSaver, Snapshot
 from pipeline.training.schedule import Schedule
 from pipeline.training.state import RunningSums, TrainingState, host_copy
 from pipeline.training.step import TrainStep
+from pipeline.training.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +57,23 @@ class Recorder:
         schedule: Steps and learning rates.
         saver: Of its checkpoints; closed with the recorder.
         state: Where the run begins.
-        workers: How many train together from here on.
+        world: The workers that train together from here on.
 
     Raises:
         StorageError: The record could not be opened.
     """
 
     def __init__(
-        self, task: TrainingTask, schedule: Schedule, saver: CheckpointSaver, state: TrainingState, workers: int
+        self, task: TrainingTask, schedule: Schedule, saver: CheckpointSaver, state: TrainingState, world: World
     ) -> None:
         self._task, self._schedule, self._saver, self._beside = task, schedule, saver, saver.beside
         self._log = MetricsLog(task.metrics, task.tensorboard, state.step, self._epochs(state))
-        self._trained_on = {**hardware(), "workers": str(workers), "commit": commit()}
+        self._trained_on = {
+            **hardware(),
+            COMPUTED_BY: computed_by(world.device),
+            "workers": str(world.size),
+            "commit": commit(),
+        }
 
     def step_line(self, state: TrainingState, speed: Metrics) -> None:
         """Writes a line of kind `step`.

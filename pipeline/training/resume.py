@@ -1,15 +1,19 @@
 """Where a training begins: at the newest checkpoint of its run, at the weights of another training, or from nothing."""
 
+import logging
 import socket
 from pathlib import Path
 
 from pipeline.errors import CheckpointError
-from pipeline.training.checkpoint import last_checkpoint, load_training_state
+from pipeline.provenance import computed_by
+from pipeline.training.checkpoint import COMPUTED_BY, last_checkpoint, load_training_state, read_info
 from pipeline.training.initial import load_initial_weights
 from pipeline.training.recorder import TrainingTask
 from pipeline.training.state import TrainingState
 from pipeline.training.step import TrainStep
 from pipeline.training.world import World
+
+logger = logging.getLogger(__name__)
 
 
 def resume(task: TrainingTask, world: World, step: TrainStep, state: TrainingState) -> None:
@@ -23,10 +27,25 @@ def resume(task: TrainingTask, world: World, step: TrainStep, state: TrainingSta
         if task.training.init_from is not None:
             load_initial_weights(step.model, task.training.init_from)
         return
+    if world.rank == 0:
+        _tell_of_another_processor(folder, world)
     model, training = load_training_state(folder)
     step.model.load_state_dict(model)
     step.optimizer.load_state_dict(training["optimizer"])
     state.load_state_dict(training["state"], world)
+
+
+def _tell_of_another_processor(folder: Path, world: World) -> None:
+    before = (read_info(folder).trained_on or {}).get(COMPUTED_BY)
+    now = computed_by(world.device)
+    if before not in (None, now):
+        logger.warning(
+            "%s was computed by %s; this training goes on with %s. Both are right, but their last bits differ, so the "
+            "result will not be that of either alone.",
+            folder.name,
+            before,
+            now,
+        )
 
 
 def _newest(parent: Path, world: World) -> Path | None:

@@ -65,6 +65,24 @@ def losing_pool(monkeypatch: pytest.MonkeyPatch) -> type[LosingPool]:
     return LosingPool
 
 
+def test_a_result_that_goes_on_with_another_kind_of_processor_says_so_once(
+    losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processor = ["an abacus"]
+
+    def run_all(_pool: LosingPool, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, _: Any) -> None:
+        for start in starts:
+            on_results([result(recipe.method, start.episode, 1.0, computed_by=processor[0])])
+
+    monkeypatch.setattr(losing_pool, "run", run_all)
+    told = "trajectory_transformer has episodes computed by an abacus; this goes on with a slide rule."
+    for episodes, kind, times in ((2, "an abacus", 0), (3, "an abacus", 0), (5, "a slide rule", 1), (5, "", 0)):
+        processor[0] = kind
+        experiment, run = made(tmp_path, evaluation={"episodes": episodes, "methods": ["trajectory_transformer"]})
+        evaluate(experiment, run)
+        assert capsys.readouterr().out.count(told) == times
+
+
 @pytest.mark.usefixtures("losing_pool")
 def test_an_episode_that_is_lost_denies_the_table_neither_its_method_nor_the_others(tmp_path: Path) -> None:
     experiment, run = made(tmp_path)

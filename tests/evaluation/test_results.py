@@ -93,3 +93,12 @@ def test_episodes_stand_beside_those_of_the_same_environment_seeds_and_model(
 
 def test_a_method_that_was_never_evaluated_stands_beside_none(tmp_path: Path) -> None:
     assert not EpisodeStore(tmp_path / "absent").stands_beside([HOPPER], episodes=2)
+
+
+def test_results_from_before_processors_were_recorded_are_read(tmp_path: Path, make_result: Make) -> None:
+    store = EpisodeStore(tmp_path)
+    store.add([make_result(0, 1.0, computed_by="an abacus")])
+    path = tmp_path / "episode-000000.parquet"
+    pd.read_parquet(path).drop(columns="computed_by").to_parquet(path)
+    store.add([make_result(1, 1.0, computed_by="an abacus")])
+    assert [result.computed_by for result in store.read()] == [None, "an abacus"]

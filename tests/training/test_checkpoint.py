@@ -10,7 +10,7 @@ import torch
 from pipeline.configuration import write_atomically
 from pipeline.errors import CheckpointError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.provenance import commit, hardware
+from pipeline.provenance import commit, computed_by, hardware
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import (
     CheckpointInfo,
@@ -51,7 +51,19 @@ def test_a_checkpoint_tells_where_it_was_trained(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     run(task)
     told = read_info(list_checkpoints(task.checkpoints)[-1]).trained_on
-    assert told == {**hardware(), "workers": "1", "commit": commit()}
+    assert told == {**hardware(), "computed by": computed_by("cpu"), "workers": "1", "commit": commit()}
+
+
+def test_a_training_that_goes_on_with_another_kind_of_processor_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = make_task(tmp_path)
+    run(task)
+    run(task)
+    assert not caplog.records
+    monkeypatch.setattr("pipeline.training.resume.computed_by", lambda _: "an abacus")
+    run(task)
+    assert f"was computed by {computed_by('cpu')}; this training goes on with an abacus" in caplog.text
 
 
 def test_a_checkpoint_from_before_that_was_recorded_is_read(tmp_path: Path) -> None:
