@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 
 def value_to_go(rewards: NDArray[np.float64], discount: float) -> NDArray[np.float64]:
@@ -17,6 +16,9 @@ def value_to_go(rewards: NDArray[np.float64], discount: float) -> NDArray[np.flo
 
     Source: Janner et al. 2021, section 3.2, and the released code.
     """
+    # Imported where it is needed: it takes most of a second, and training and evaluation only read what came of it.
+    from scipy.signal import lfilter
+
     values = np.zeros(len(rewards))
     if len(rewards) > 1:
         # The filter is the recursion V_t = r_{t+1} + g V_{t+1}, run backwards in C.

@@ -11,13 +11,16 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional
 
 _LEVELS = 2**16
 _BITS = {2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # the tracer would go into Numba's own compiler, and fail
+# The tracer would go into Numba's own compiler, and fail. `torch.compiler.disable` says the same, but imports the tracer
+# at once: a second and a half of every process that evaluates.
+@_disable_dynamo
 def scaled_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Tensor:
     """Returns zeros with `probability`, rounded to 1 / 65536, and what keeps the mean at 1 elsewhere, on the CPU."""
     # Imported where it is needed: a GPU machine does without the compiler that it brings.
