@@ -18,8 +18,8 @@ _LEVELS = 2**16
 _BITS = {2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
-# The tracer would go into Numba's own compiler, and fail. `torch.compiler.disable` says the same, but imports the tracer
-# at once: a second and a half of every process that evaluates.
+# The tracer would go into Numba's own compiler, and fail. `torch.compiler.disable` says the same, but imports the
+# tracer at once: a second and a half of every process that evaluates.
 @_disable_dynamo
 def scaled_mask(shape: torch.Size, probability: float, dtype: torch.dtype) -> Tensor:
     """Returns zeros with `probability`, rounded to 1 / 65536, and what keeps the mean at 1 elsewhere, on the CPU."""
