@@ -1,16 +1,19 @@
 # make quickstart   sets everything up and runs the main job: collect, prepare, train, evaluate, report
-# make test         lint, types and tests
+# make test         lint, types and the quick tests; make test-all: every test
 # make help         lists the rest
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two at a time: most tests wait for processes to start. The tests of one file share a Ray, which takes two CPUs.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test test-all lint format clean
 
 help:
 	@echo "make quickstart   set up .venv, run configs/quickstart.yaml, end with a table and runs/quickstart/report.html"
-	@echo "make test         set up .venv, then lint, types and tests"
+	@echo "make test         set up .venv, then lint, types and the tests that take seconds"
+	@echo "make test-all     lint, types and every test"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter"
 	@echo "make clean        remove .venv and caches; runs/ stays"
@@ -19,7 +22,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python jobs/run.py --config configs/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow and not cluster"
+
+test-all: lint
+	$(PYTEST)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

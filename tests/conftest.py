@@ -1,5 +1,6 @@
 """Fixtures of all tests: one quiet Ray for the whole session, nothing in the home folder, no threads fighting."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,30 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("RAY_ADDRESS", None)
 
 import pipeline.distributed  # noqa: F401 (sets the switches of Ray before anything imports it)
+from pipeline.provenance import computed_by
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+DURATIONS = Path(__file__).with_name("durations.json")
+RECORDED_SECONDS = 2.0
+"""Tests that took less are not worth a line."""
 SHARED = REPOSITORY.parent / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-durations", action="store_true", help=f"Write how long each test took to tests/{DURATIONS.name}."
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes the seconds of each test itself; what it shares with others, such as a Ray, is not its own."""
+    if not session.config.getoption("--record-durations") or exitstatus:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    calls = {report.nodeid: report.duration for report in reporter.stats.get("passed", []) if report.when == "call"}
+    lasting = {name: round(seconds, 1) for name, seconds in sorted(calls.items()) if seconds >= RECORDED_SECONDS}
+    DURATIONS.write_text(json.dumps({"processor": computed_by("cpu"), "seconds": lasting}, indent=1) + "\n")
 
 
 @pytest.fixture(autouse=True)

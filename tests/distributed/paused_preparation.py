@@ -60,7 +60,7 @@ def only(source: Source) -> list[tuple[Source, SourceConfig]]:
 def main(config: Path) -> None:
     experiment = Experiment.model_validate(yaml.safe_load(config.read_text()))
     run = RunFolder(Path(experiment.runs) / experiment.name)
-    source = PausingSource(random_episodes([40] * 120), shards=run.shards)
+    source = PausingSource(random_episodes([40] * 30), shards=run.shards)
     prepare.resolve_sources = lambda *_: only(source)  # type: ignore[assignment]
     with session():
         prepare.prepare(experiment, run)

@@ -66,31 +66,17 @@ def test_the_number_of_actors_changes_no_byte(tmp_path: Path) -> None:
     assert sum(lengths) >= 3000 > sum(lengths[:-1])
 
 
-def test_a_second_call_does_nothing(tmp_path: Path) -> None:
+def test_a_second_call_does_nothing_and_one_with_another_configuration_is_refused(tmp_path: Path) -> None:
     root = collected(tmp_path, "again")
     written = (root / "behaviour/collected/behaviour-v0/data/main_data.hdf5").stat().st_mtime_ns
     (root / "behaviour.parts").mkdir()  # as a process leaves it that is killed in its last moment
     collected(tmp_path, "again")
     assert (root / "behaviour/collected/behaviour-v0/data/main_data.hdf5").stat().st_mtime_ns == written
     assert not (root / "behaviour.parts").exists()
-
-
-def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
-    collected(tmp_path, "once")
     with pytest.raises(
         RunFolderError, match=r"holds behaviour of another configuration.*\n.*collect.steps: was 3000, is 9"
     ):
-        collected(tmp_path, "once", steps=9)
-
-
-@pytest.fixture
-def killed(tmp_path: Path) -> tuple[Experiment, RunFolder]:
-    """A collection whose job was killed when four chunks' worth of episodes had begun, with at least two that ended."""
-    entire, run = counting(tmp_path, "killed", pause_at=4 * SIZE)
-    run_and_kill("collect", entire, lambda: len(parts(run)) >= 2 and begun(tmp_path).total() == 4 * SIZE)
-    assert not (run.behaviour / "collected").exists()
-    (tmp_path / "log" / "open").touch()
-    return entire, run
+        collected(tmp_path, "again", steps=9)
 
 
 def assert_as_collected_at_once(run: RunFolder, runs: Path, **kwargs: Any) -> None:
@@ -100,27 +86,22 @@ def assert_as_collected_at_once(run: RunFolder, runs: Path, **kwargs: Any) -> No
     assert files(run.behaviour) == files(other.behaviour)
 
 
-def test_a_killed_collection_goes_on_and_ends_with_the_same_bytes(
-    tmp_path: Path, killed: tuple[Experiment, RunFolder]
+@pytest.mark.slow
+def test_a_killed_collection_goes_on_collects_a_part_that_was_cut_off_again_and_ends_with_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, run = killed
-    kept = parts(run)
-    collect(*killed)
-    assert {begun(tmp_path)[seed] for chunk in kept for seed in seeds(chunk)} == {1}, "what was kept was done again"
-    assert_as_collected_at_once(run, tmp_path, pause_at=4 * SIZE)
-
-
-def test_a_part_that_was_cut_off_is_collected_again(
-    tmp_path: Path, killed: tuple[Experiment, RunFolder], capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, run = killed
+    """Killed when four chunks' worth of episodes had begun, with at least two chunks that ended."""
+    entire, run = counting(tmp_path, "killed", pause_at=4 * SIZE)
+    run_and_kill("collect", entire, lambda: len(parts(run)) >= 2 and begun(tmp_path).total() == 4 * SIZE)
+    assert not (run.behaviour / "collected").exists()
+    (tmp_path / "log" / "open").touch()
     cut, *kept = parts(run)
     path = run.behaviour_parts / f"part-{cut:06d}.npz"
     path.write_bytes(b"")  # as a power failure leaves what was not flushed
-    collect(*killed)
+    collect(entire, run)
     assert f"{path} cannot be read (EOFError: No data left in file); expected 25 ep" in capsys.readouterr().out
     assert {begun(tmp_path)[seed] for seed in seeds(cut)} == {2}
-    assert {begun(tmp_path)[seed] for chunk in kept for seed in seeds(chunk)} == {1}
+    assert {begun(tmp_path)[seed] for chunk in kept for seed in seeds(chunk)} == {1}, "what was kept was done again"
     assert_as_collected_at_once(run, tmp_path, pause_at=4 * SIZE)
 
 

@@ -205,6 +205,7 @@ def test_episodes_are_bit_equal_on_two_actors_and_after_a_killed_one(undisturbed
     assert_equal(run, undisturbed)
 
 
+@pytest.mark.slow
 def test_more_episodes_extend_the_result_and_nothing_is_run_twice(
     ray_session: None, undisturbed: RunFolder, tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ def test_episodes_of_another_model_or_planner_are_never_mixed(undisturbed: RunFo
         evaluate(tiny_experiment(runs, evaluation={"checkpoint": str(other)}), undisturbed)
 
 
+@pytest.mark.slow
 def test_films_are_made_later_too_of_the_same_episodes(
     ray_session: None, undisturbed: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,23 +274,25 @@ def ended(run: RunFolder) -> int:
 def test_a_stopped_driver_keeps_what_is_done_and_the_same_command_goes_on(
     undisturbed: RunFolder, tmp_path: Path, number: signal.Signals
 ) -> None:
-    slow = {"environment": {"kwargs": {"log": str(tmp_path / "log"), "seconds": 0.05}}}
-    experiment, run = made(tmp_path, **slow)
+    # All of the first method's episodes end, and two of the second's begin: the others wait for a file.
+    pausing = {"environment": {"kwargs": {"log": str(tmp_path / "log"), "pause_at": 7}}}
+    experiment, run = made(tmp_path, **pausing)
     config, log = tmp_path / "config.yaml", tmp_path / "log.txt"
     config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
     process = start_job("evaluate", "--config", str(config), log=log)
-    wait_for(lambda: ended(run) >= 3 or process.poll() is not None, "three episodes", log)
+    wait_for(lambda: ended(run) >= 5 or process.poll() is not None, "five episodes", log)
     assert process.poll() is None, log.read_text()
     process.send_signal(number)
     process.wait(timeout=30)
     kept = ended(run)
-    assert 3 <= kept < 15
+    assert 5 <= kept <= 7
     if number == signal.SIGINT:
         output = log.read_text()
         assert process.returncode == 130
         assert "Go on with: python jobs/evaluate.py --config" in output
         assert "Traceback" not in output
     begun = len(list((tmp_path / "log").iterdir()))
+    (tmp_path / "log" / "open").touch()
     evaluate(experiment, run)
-    assert len(list((tmp_path / "log").iterdir())) == begun + 15 - kept
+    assert len(list((tmp_path / "log").glob("*-*"))) == begun + 15 - kept
     assert_equal(run, undisturbed)

@@ -64,10 +64,9 @@ def run(
         return pool.run(what, starts, results.extend, lambda facts: None)
 
 
-@pytest.mark.parametrize("num_actors", [1, 2])
-def test_results_do_not_depend_on_the_number_of_actors(ray_session: None, num_actors: int) -> None:
+def test_two_actors_give_the_same_results_as_none(ray_session: None) -> None:
     results: list[EpisodeResult] = []
-    facts = run(num_actors, recipe(), results)
+    facts = run(2, recipe(), results)
     assert facts_of(results) == undisturbed(STARTS)
     assert facts.times.steps == sum(result.length for result in results)
 
@@ -146,17 +145,17 @@ def test_a_pool_that_finds_no_room_says_so(ray_session: None) -> None:
         run(1, recipe(), [], config)
 
 
-def test_what_is_wrong_with_the_environment_reaches_the_user_as_it_is(ray_session: None) -> None:
-    with pytest.raises(EnvironmentSetupError, match=r"environment.id is 'Hopper-v5'; expected the spaces of the data"):
-        run(1, recipe().model_copy(update={"environment": EnvironmentConfig(id="Hopper-v5")}), [])
-
-
-def test_a_pool_goes_on_with_another_recipe(ray_session: None) -> None:
+def test_a_pool_goes_on_with_another_recipe_and_what_is_wrong_with_one_reaches_the_user_as_it_is(
+    ray_session: None,
+) -> None:
+    wrong = recipe().model_copy(update={"environment": EnvironmentConfig(id="Hopper-v5")})
     first: list[EpisodeResult] = []
     second: list[EpisodeResult] = []
     with RolloutPool(EvaluationConfig(), 1) as pool:
         pool.run(recipe(), STARTS, first.extend, lambda facts: None)
         pool.run(recipe(num_slots=2, length=20), STARTS, second.extend, lambda facts: None)
+        with pytest.raises(EnvironmentSetupError, match=r"id is 'Hopper-v5'; expected the spaces of the data"):
+            pool.run(wrong, STARTS, second.extend, lambda facts: None)
     assert facts_of(first) == undisturbed(STARTS)
     assert facts_of(second) == undisturbed(STARTS, num_slots=2, length=20)
 

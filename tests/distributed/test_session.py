@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from pipeline.distributed.session import joins_cluster, session
+from pipeline.errors import ClusterError
 from tests.distributed.processes import descendants
 
 pytestmark = pytest.mark.ray
@@ -70,6 +71,7 @@ def run_session(**variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_session_started_in_place_writes_nothing_into_the_home_folder(tmp_path: Path) -> None:
     # An empty address is none: as a cluster's it would leave Ray open to the network, with a token in the home folder.
     run = run_session(HOME=str(tmp_path), RAY_ADDRESS="")
@@ -84,16 +86,23 @@ def test_an_empty_address_joins_no_cluster(monkeypatch: pytest.MonkeyPatch) -> N
     assert joins_cluster()
 
 
+def test_an_address_where_nobody_listens_ends_a_job_in_one_sentence() -> None:
+    run = run_session(RAY_ADDRESS="127.0.0.1:1")
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("error: RAY_ADDRESS is '127.0.0.1:1'; expected a running Ray cluster")
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1:1", "expected a running Ray cluster"),
         ("local", "which would start a cluster that listens beyond this machine; expected the address of a running"),
         ("ray://127.0.0.1:10001", "an address of Ray Client; expected that of the cluster itself"),
     ],
 )
-def test_an_address_that_cannot_be_joined_ends_in_one_sentence(address: str, message: str) -> None:
-    run = run_session(RAY_ADDRESS=address)
-    assert run.returncode == 2, run.stderr
-    assert run.stderr.startswith(f"error: RAY_ADDRESS is {address!r}")
-    assert message in run.stderr
+def test_an_address_that_is_none_of_a_cluster_is_refused(
+    address: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match=f"^RAY_ADDRESS is '{address}', {message}"), session():
+        pytest.fail("it joined something")

@@ -31,6 +31,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> StreamSettings:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 class TestStream:
+    @pytest.mark.slow
     def test_streamed_windows_are_those_of_the_shards(self, settings: StreamSettings) -> None:
         """Entered in the middle too, without and with a second worker."""
         whole = StreamedWindows(settings, 0, World())
@@ -52,6 +53,7 @@ class TestStream:
                 assert torch.equal(batch.tokens, batches[step].tokens[share])
                 assert torch.equal(batch.counted, batches[step].counted[share])
 
+    @pytest.mark.slow
     def test_a_chunk_that_finds_no_cpu_to_be_read_with_is_given_up(self, settings: StreamSettings) -> None:
         hasty = StreamSettings(**{**vars(settings), "timeout_s": 2.0})
         taken = ray.util.placement_group([{"CPU": 2}])

@@ -7,11 +7,12 @@ import ray
 import yaml
 
 from pipeline.distributed.sweep import sweep
+from pipeline.distributed.trials import TrialPlan, _search, tried_settings
 from pipeline.errors import ClusterError, EvaluationError, RunFolderError
 from pipeline.evaluation.methods import build_batch, method_recipe
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import episode_starts
-from pipeline.evaluation.sweep import applied, read_table, setting_key
+from pipeline.evaluation.sweep import Setting, applied, read_table, setting_key
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from tests.distributed.processes import descendants, start_job, wait_for
@@ -40,7 +41,7 @@ def is_alive(pid: int) -> bool:
 
 
 def begun(tmp_path: Path) -> int:
-    return len(list((tmp_path / "log").glob("*")))
+    return len(list((tmp_path / "log").glob("*-*")))
 
 
 @pytest.mark.slow
@@ -96,8 +97,8 @@ def assert_runs_alone(experiment: Experiment, run: RunFolder, setting: dict[str,
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_more_episodes_and_repeats_none(ray_session: None, tmp_path: Path) -> None:
     experiment, run = made(tmp_path, sweep={"episodes": 2})
-    slow = experiment.environment.model_copy(update={"kwargs": {"log": str(tmp_path / "log"), "seconds": 0.1}})
-    experiment = experiment.model_copy(update={"environment": slow})
+    pausing = experiment.environment.model_copy(update={"kwargs": {"log": str(tmp_path / "log"), "pause_at": 5}})
+    experiment = experiment.model_copy(update={"environment": pausing})
     config, log = tmp_path / "config.yaml", tmp_path / "log.txt"
     config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
     process = start_job("sweep", "--config", str(config), log=log)
@@ -111,6 +112,7 @@ def test_a_killed_sweep_goes_on_with_more_episodes_and_repeats_none(ray_session:
     wait_for(lambda: not any(map(is_alive, trials)), "the end of its trials", log)
     kept, begun_before = kept_episodes(run), begun(tmp_path)
     assert not (run.sweep / "done.yaml").exists()
+    (tmp_path / "log" / "open").touch()
     sweep(experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"episodes": 3})}), run)
     assert begun(tmp_path) == begun_before + 4 * 3 - kept
     assert [row.episodes for row in read_table(run.sweep)] == [3, 3, 3, 3]
@@ -139,17 +141,7 @@ def test_a_search_that_learns_asks_a_cluster_without_nodes_for_one(
 
 
 @pytest.mark.slow
-def test_a_trial_whose_environment_hangs_is_given_up(ray_session: None, tmp_path: Path) -> None:
-    limits = {"call_timeout_s": 1.0, "max_attempts": 1}
-    experiment, run = made(tmp_path, sweep={"space": {"planning.horizon": [1]}, "episodes": 1}, evaluation=limits)
-    hanging = experiment.environment.model_copy(update={"kwargs": {**experiment.environment.kwargs, "seconds": 600.0}})
-    with pytest.raises(EvaluationError, match=r"1 settings failed and 0 have episodes[\s\S]*actor died"):
-        sweep(experiment.model_copy(update={"environment": hanging}), run)
-    assert begun(tmp_path) == 1
-
-
-@pytest.mark.slow
-def test_early_stopping_ends_some_settings_and_optuna_goes_on_from_what_is_there(
+def test_early_stopping_ends_some_settings_and_optuna_would_go_on_from_what_is_there(
     ray_session: None, tmp_path: Path
 ) -> None:
     space = {"planning.beam_width": {"low": 1, "high": 8, "integer": True}, "planning.horizon": [1, 2]}
@@ -162,12 +154,20 @@ def test_early_stopping_ends_some_settings_and_optuna_goes_on_from_what_is_there
     assert any(row.stopped_early for row in rows)
     assert any(not row.stopped_early for row in rows)
     assert begun(tmp_path) == sum(row.episodes for row in rows) < 24
-    before = {row.key: row.episodes for row in rows}
-    more = experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"samples": 6})})
-    sweep(more, run)
-    after = {row.key: row.episodes for row in read_table(run.sweep)}
-    assert before.keys() < after.keys(), "it tried nothing new"
-    assert begun(tmp_path) == sum(after.values()), "an episode was run twice"
+    assert_a_new_search_begins_with(tried_settings(run.sweep), experiment, run)
+
+
+def assert_a_new_search_begins_with(tried: list[Setting], experiment: Experiment, run: RunFolder) -> None:
+    """Their trials read the episodes that are there, as those of a grid do."""
+    recipe = method_recipe(
+        "trajectory_transformer", experiment.environment, experiment.planning, experiment.evaluation, SPACES, run.root
+    )
+    plan = TrialPlan(recipe, experiment.sweep, run.sweep, experiment.seed, 1, experiment.evaluation)
+    space, options = _search(plan)
+    options["search_alg"].set_search_properties("objective", "max", space)
+    suggested = [options["search_alg"].suggest(str(number))["setting"] for number in range(len(tried) + 5)]
+    assert suggested[: len(tried)] == tried
+    assert any(setting not in tried for setting in suggested), "it would try nothing new"
 
 
 @pytest.mark.slow
@@ -185,10 +185,15 @@ def test_a_setting_whose_episodes_all_failed_is_told_with_what_to_remove(ray_ses
 
 
 @pytest.mark.slow
-def test_a_setting_that_fails_does_not_take_the_others_with_it(ray_session: None, tmp_path: Path) -> None:
-    space = {"planning.plan_every": [1, 7]}
-    experiment, run = made(tmp_path, sweep={"space": space, "episodes": 1}, evaluation={"max_attempts": 1})
+def test_settings_that_fail_or_hang_do_not_take_the_others_with_them(ray_session: None, tmp_path: Path) -> None:
+    """An environment that hangs ends with its process, and is made again in another one."""
+    hung, space = tmp_path / "hung", {"planning.plan_every": [1, 7]}
+    limits = {"call_timeout_s": 6.0, "max_attempts": 2}
+    experiment, run = made(tmp_path, sweep={"space": space, "episodes": 3}, evaluation=limits)
+    kwargs = {**experiment.environment.kwargs, "hang_once": str(hung)}
+    hanging = experiment.environment.model_copy(update={"kwargs": kwargs})
     with pytest.raises(EvaluationError, match=r"1 settings failed and 1 have episodes; .* planning.plan_every is 7"):
-        sweep(experiment, run)
-    assert [row.settings["planning.plan_every"] for row in read_table(run.sweep)] == [1]
+        sweep(experiment.model_copy(update={"environment": hanging}), run)
+    assert hung.exists()
+    assert [(row.settings["planning.plan_every"], row.episodes) for row in read_table(run.sweep)] == [(1, 3)]
     assert not (run.sweep / "done.yaml").exists()

@@ -67,6 +67,7 @@ def fails_on_the_second_worker(recipe: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 class TestTraining:
+    @pytest.mark.slow
     def test_a_finished_training_does_nothing_when_called_again(
         self, trained_by_two: tuple[Experiment, RunFolder], capsys: Any
     ) -> None:
@@ -84,6 +85,7 @@ class TestTraining:
         with pytest.raises(ClusterError, match=r"needs 64 CPUs, but this machine has \d+; .*training\.cpus_per_worker"):
             train(experiment, run)
 
+    @pytest.mark.slow
     def test_workers_that_the_cluster_never_places_are_given_up(
         self, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -102,6 +104,7 @@ class TestTraining:
         assert not [thread for thread in threading.enumerate() if thread.name == "fit"]
         assert not (run.root / "ray").exists()
 
+    @pytest.mark.slow
     def test_ctrl_c_ends_a_training_that_waits_for_its_workers(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -122,6 +125,7 @@ class TestTraining:
         assert waits[-1] == "the workers to write a checkpoint and end; the same signal again ends at once"
         assert not [thread for thread in threading.enumerate() if thread.name == "fit"]
 
+    @pytest.mark.slow
     def test_two_workers_learn_the_same_as_one(
         self, trained_by_two: tuple[Experiment, RunFolder], tmp_path: Path
     ) -> None:
@@ -138,6 +142,7 @@ class TestTraining:
         losses = [line["validation_loss"] for line in lines if line["kind"] == "epoch"]
         assert losses == pytest.approx([line["validation_loss"] for line in expected if line["kind"] == "epoch"], 1e-4)
 
+    @pytest.mark.slow
     def test_a_streamed_training_finishes(self, tmp_path: Path, capsys: Any) -> None:
         experiment, run = make_run(tmp_path, resident_gib=1e-9, cpus_per_worker=None)
         train(experiment, run)
@@ -146,6 +151,7 @@ class TestTraining:
         assert (lines[-1]["kind"], lines[-1]["epoch"]) == ("epoch", experiment.training.epochs)
         assert lines[-1]["validation_loss"] is not None
 
+    @pytest.mark.slow
     def test_an_error_of_another_worker_than_the_first_ends_the_training(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
     ) -> None:
@@ -253,7 +259,7 @@ class TestWhatIsRefusedBeforeTheFirstStep:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_session")
 def test_a_run_that_is_killed_again_and_again_goes_on_as_if_it_never_was(tmp_path: Path) -> None:
     """SIGKILL of the worker; SIGKILL of the driver, whose worker still writes when the next one begins; Ctrl-C.

@@ -25,7 +25,7 @@ from tests.distributed.processes import descendants, start_job, wait_for
 from tests.distributed.training_runs import make_run, uninterrupted, without_dropout
 from tests.training.tasks import curve
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NO_CHECKPOINT_OF_ITSELF = 1e6
 """Minutes: what is saved then was saved because of a notice."""

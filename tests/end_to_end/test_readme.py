@@ -4,6 +4,7 @@
 check what they are given.
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -18,6 +19,14 @@ from pipeline.command_line import parse_experiment
 from pipeline.options import parse
 from tests.conftest import REPOSITORY
 from tests.end_to_end.conftest import environment_without_ray
+
+IN_ONE_PROCESS = """
+import json, runpy, sys
+for words in json.loads(sys.argv[1]):
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+    print("--- done:", *words)
+"""
 
 TINY = Path(__file__).with_name("tiny.yaml")
 README = (REPOSITORY / "README.md").read_text()
@@ -46,13 +55,17 @@ def test_the_readme_shows_commands() -> None:
     assert len(job_commands()) > len(runnable()) + 3
 
 
-@pytest.mark.parametrize("target", ["quickstart", "test"])
-def test_the_two_commands_of_the_first_screen_are_targets_of_make(target: str) -> None:
+@pytest.mark.parametrize("target", ["quickstart", "test", "test-all"])
+def test_the_commands_of_the_first_screen_are_targets_of_make(target: str) -> None:
     assert f"make {target}" in README
     run = subprocess.run(
         ["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True
     )
-    expected = {"quickstart": "jobs/run.py --config configs/quickstart.yaml", "test": "-m pytest"}[target]
+    expected = {
+        "quickstart": "jobs/run.py --config configs/quickstart.yaml",
+        "test": 'pytest -m "not slow',
+        "test-all": "-m pytest",
+    }[target]
     assert expected in run.stdout
 
 
@@ -74,22 +87,29 @@ def test_a_job_takes_the_options_that_the_readme_gives_it(line: str, monkeypatch
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_commands_run_in_the_order_in_which_they_stand(
     cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    runs = tmp_path_factory.mktemp("runs")
-    for line in runnable():
-        words = [*shlex.split(line), "--config", str(TINY), "--runs", str(runs)]
-        run = subprocess.run(
-            words, cwd=REPOSITORY, env=cluster, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert run.returncode == 0, f"{line}\n{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
+    """All in one process, which saves their imports; jobs as processes of their own are the tests beside this one."""
+    added = ["--config", str(TINY), "--runs", str(tmp_path_factory.mktemp("runs"))]
+    lines = [[*shlex.split(line)[1:], *added] for line in runnable()]
+    run = subprocess.run(
+        [sys.executable, "-c", IN_ONE_PROCESS, json.dumps(lines)],
+        cwd=REPOSITORY,
+        env=cluster,
+        capture_output=True,
+        text=True,
+        timeout=560,
+        check=False,
+    )
+    assert run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
+    assert run.stdout.count("--- done: ") == len(lines)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_whole_way_runs_where_there_is_no_cluster(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "jobs/run.py", "--config", "configs/quickstart.yaml", "--config", TINY, "--runs", tmp_path],
@@ -97,7 +117,7 @@ def test_the_whole_way_runs_where_there_is_no_cluster(tmp_path: Path) -> None:
         env=environment_without_ray(),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         check=False,
     )
     assert run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-5000:]}"
