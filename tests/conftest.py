@@ -29,10 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Writes the seconds of each test itself; what it shares with others, such as a Ray, is not its own."""
-    if not session.config.getoption("--record-durations") or exitstatus:
-        return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
+    # Of processes that run tests for another one, only that one has a reporter.
+    if not session.config.getoption("--record-durations") or exitstatus or reporter is None:
+        return
     calls = {report.nodeid: report.duration for report in reporter.stats.get("passed", []) if report.when == "call"}
     lasting = {name: round(seconds, 1) for name, seconds in sorted(calls.items()) if seconds >= RECORDED_SECONDS}
     DURATIONS.write_text(json.dumps({"processor": computed_by("cpu"), "seconds": lasting}, indent=1) + "\n")

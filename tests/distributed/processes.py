@@ -19,7 +19,7 @@ def start_job(job: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
-def wait_for(condition: Callable[[], bool], what: str, log: Path, seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], what: str, log: Path, seconds: float = 180) -> None:
     """Waits until `condition` holds; fails with the job's output if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -63,7 +63,7 @@ def test_the_commands_of_the_first_screen_are_targets_of_make(target: str) -> No
     )
     expected = {
         "quickstart": "jobs/run.py --config configs/quickstart.yaml",
-        "test": 'pytest -m "not slow',
+        "test": '-m "not slow and not cluster"',
         "test-all": "-m pytest",
     }[target]
     assert expected in run.stdout
