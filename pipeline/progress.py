@@ -18,11 +18,11 @@ from rich.text import Text
 
 Fact = str | int | float | None
 
-MOST_SILENT_SECONDS = 300.0
+MAX_SILENT_SECONDS = 300.0
 """A log whose last line is older looks like one of a stage that hangs."""
 
 SEPARATOR = " · "
-LEAST_WIDTH_OF_BAR = 100
+MIN_WIDTH_OF_BAR = 100
 """Columns; on a narrower terminal they are needed for the words."""
 
 
@@ -102,7 +102,7 @@ class Progress:
     def _show(self, rows: list[str], done: float, now: float) -> None:
         if self._live:
             self._live.update(self._with_bar(rows, done), refresh=True)
-        elif now - self._printed >= min(max(1.0, (now - self._started) / 20), MOST_SILENT_SECONDS):
+        elif now - self._printed >= min(max(1.0, (now - self._started) / 20), MAX_SILENT_SECONDS):
             self._printed = now
             # In one line there is nothing that details would be lined up with.
             self._console.print(SEPARATOR.join([rows[0], *(" ".join(row.split()) for row in rows[1:])]))
@@ -131,7 +131,7 @@ class Progress:
     def _with_bar(self, rows: list[str], done: float) -> Group:
         indented = [rows[0], *(f"{'':<9} {row}" for row in rows[1:])]
         first, *details = [Text(row, no_wrap=True, overflow="ellipsis") for row in indented]
-        if self._console.width < LEAST_WIDTH_OF_BAR:
+        if self._console.width < MIN_WIDTH_OF_BAR:
             return Group(first, *details)
         line = Table.grid(padding=(0, 1))
         line.add_row(ProgressBar(total=self._total, completed=done, width=20, pulse=self._total is None), first)

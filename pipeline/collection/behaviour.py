@@ -44,9 +44,9 @@ class Behaviour:
 
     def noise(self, generator: np.random.Generator) -> float:
         """Returns the noise of an episode, drawn if the configuration gives a range."""
-        if self.config.most_noise is None:
+        if self.config.max_noise is None:
             return self.config.noise
-        return float(generator.uniform(self.config.noise, self.config.most_noise))
+        return float(generator.uniform(self.config.noise, self.config.max_noise))
 
     def action(
         self, observation: NDArray[np.float64], step: int, noise: float, generator: np.random.Generator

@@ -11,11 +11,11 @@ class Chunks:
 
     Args:
         steps: Of the whole collection, at least.
-        most_steps: Of one episode.
+        max_steps: Of one episode.
     """
 
-    def __init__(self, steps: int, most_steps: int) -> None:
-        self._steps, self._most_steps = steps, most_steps
+    def __init__(self, steps: int, max_steps: int) -> None:
+        self._steps, self._max_steps = steps, max_steps
         self._lengths: dict[int, list[int]] = {}
         self._steps_of: dict[int, int] = {}
         self._given: set[int] = set()
@@ -25,7 +25,7 @@ class Chunks:
     @property
     def size(self) -> int:
         """Episodes of a chunk."""
-        return chunk_size(self._most_steps)
+        return chunk_size(self._max_steps)
 
     @property
     def steps(self) -> int:
@@ -69,7 +69,7 @@ class Chunks:
 
     def _count(self) -> None:
         """Counts how many chunks it takes."""
-        expected = self.steps / len(self._steps_of) if self._steps_of else self.size * self._most_steps
+        expected = self.steps / len(self._steps_of) if self._steps_of else self.size * self._max_steps
         total, self._needed = 0.0, 0
         while total < self._steps:
             total += self._steps_of.get(self._needed, expected)

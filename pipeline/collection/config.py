@@ -22,7 +22,7 @@ class BehaviourConfig(Config):
     noise: float = Field(
         0.0, ge=0, description="Standard deviation of the Gaussian noise added to actions, in the actions' own unit."
     )
-    most_noise: float | None = Field(
+    max_noise: float | None = Field(
         None,
         ge=0,
         description="Each episode draws its noise between `noise` and this, evenly; null gives all episodes `noise`.",
@@ -34,13 +34,13 @@ class BehaviourConfig(Config):
 
     @model_validator(mode="after")
     def _noise_range_is_ordered(self) -> "BehaviourConfig":
-        if self.most_noise is not None and self.most_noise < self.noise:
-            raise ConfigError(f"most_noise is {self.most_noise}; expected at least noise, {self.noise}.")
+        if self.max_noise is not None and self.max_noise < self.noise:
+            raise ConfigError(f"max_noise is {self.max_noise}; expected at least noise, {self.noise}.")
         return self
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "BehaviourConfig":
-        if self.policy == "random" and (self.noise or self.most_noise):
+        if self.policy == "random" and (self.noise or self.max_noise):
             raise ConfigError("policy random has noise; expected none: its actions are drawn evenly already.")
         if self.sample and not self.policy.endswith(".npz"):
             raise ConfigError(

@@ -69,7 +69,7 @@ class Collector:
                 f"environment.max_episode_steps is null and {environment.id} has no time limit of its own; expected a "
                 "number of steps, at least 1, after which an episode ends."
             )
-        self.most_steps, self._seed = limit, seed
+        self.max_steps, self._seed = limit, seed
         """The time limit of an episode."""
         self._spaces = Spaces.of(self.environment.observation_space, self.environment.action_space)
         self._behaviours = [Behaviour(config, self._spaces, folder) for config in behaviours]

@@ -11,17 +11,17 @@ from pipeline.collection.episodes import CollectedEpisode
 from pipeline.configuration import write_atomically
 from pipeline.errors import DataError
 
-MOST_EPISODES = 25
-MOST_STEPS = 5_000
+MAX_EPISODES = 25
+MAX_STEPS = 5_000
 """Of one part file: half a second of a core's work at MuJoCo's 10 000 steps a second, so that several actors share even
 a small collection and the progress moves."""
 
 _PREFIX = "observations/"
 
 
-def chunk_size(most_steps: int) -> int:
-    """Returns how many episodes of at most `most_steps` steps make a chunk. No episode depends on it."""
-    return max(1, min(MOST_EPISODES, MOST_STEPS // most_steps))
+def chunk_size(max_steps: int) -> int:
+    """Returns how many episodes of at most `max_steps` steps make a chunk. No episode depends on it."""
+    return max(1, min(MAX_EPISODES, MAX_STEPS // max_steps))
 
 
 def chunk_episodes(chunk: int, size: int) -> range:

@@ -12,7 +12,7 @@ from pipeline.data.sources import Source
 from pipeline.data.statistics import DimensionStatistics, ReturnStatistics, Statistics
 from pipeline.data.summary import Summary
 
-MOST_COMPLAINTS = 20
+MAX_COMPLAINTS = 20
 """Dropped episodes of which the manifest says what was wrong; all of them are counted."""
 
 
@@ -91,5 +91,5 @@ def _statistics(sources: Sequence[Source], fit: Fit, shards: Sequence[ShardRecor
         returns=tuple(returns),
         dimensions=tuple(dimensions),
         sampled_steps=fit.sampled_steps,
-        invalid=tuple(summary.complaints[:MOST_COMPLAINTS].tolist()),
+        invalid=tuple(summary.complaints[:MAX_COMPLAINTS].tolist()),
     )

@@ -3,22 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex, build_index, with_validation
-from pipeline.data.manifest import read_manifest
 from pipeline.data.shards import ShardSettings, Split
 from pipeline.data.sources import Source
 from pipeline.data.spaces import Spaces
-from pipeline.data.summary import Summary, SummarySettings
-from pipeline.errors import DataError, ManifestError
+from pipeline.data.summary import SummarySettings
+from pipeline.errors import DataError
 from pipeline.records import Episode
-from pipeline.tokens.discretizer import Discretizer
-from pipeline.tokens.fitting import DimensionNames, fit_discretizer
 
 
 @dataclass(frozen=True)
@@ -101,27 +98,6 @@ class ShardPlan:
         return cls(index, index.blocks(config.steps_per_shard), settings)
 
 
-def fit_summary(preparation: Preparation, summary: Summary) -> Fit:
-    """Returns the bin edges that follow from the summary of all episodes, whose sample is used up: it is sorted.
-
-    Raises:
-        DataError: No valid episode is left.
-        ConfigError: A discrete action has more choices than `data.num_bins`.
-        ManifestError: The edges are those of another manifest, which has other columns.
-    """
-    if not len(summary.ids):
-        raise DataError(
-            f"all {len(summary.invalid_ids)} episodes are invalid; expected at least one valid episode. The first: "
-            f"{summary.complaints[0]}."
-        )
-    # One sort of each column for all that follows, in place: a copy would be a third of the driver's memory.
-    ordered = np.asfortranarray(summary.sample)
-    ordered.sort(axis=0)
-    distinct = 1 + (ordered[1:] != ordered[:-1]).sum(axis=0)
-    discretizer = _discretizer(preparation, replace(summary, sample=ordered))
-    return Fit(summary.without_sample(), discretizer, distinct, len(ordered))
-
-
 def with_splits(index: EpisodeIndex, episodes: Iterator[tuple[int, Episode]]) -> Iterator[tuple[Episode, Split]]:
     """Yields the episodes of `index`, each with the split that it belongs to."""
     for (_, episode), held_out in zip(episodes, index.held_out.tolist(), strict=True):
@@ -144,21 +120,3 @@ def _common_spaces(sources: Sequence[Source]) -> Spaces:
                 "Mix only data sets of one environment."
             )
     return first.spaces
-
-
-def _discretizer(preparation: Preparation, summary: Summary) -> Discretizer:
-    config, spaces = preparation.config, preparation.spaces
-    if config.discretizer_from is None:
-        names = DimensionNames(spaces.observation_names, spaces.action_dim, spaces.action_choices)
-        return fit_discretizer(
-            summary.sample, summary.lowest, summary.highest, names, config.discretizer, config.num_bins
-        )
-    given = read_manifest(config.discretizer_from).discretizer
-    layout = given.layout
-    if (layout.observation_names, layout.action_dim) != (spaces.observation_names, spaces.action_dim):
-        raise ManifestError(
-            f"data.discretizer_from is {config.discretizer_from!r}, with {layout.observation_dim} observation and "
-            f"{layout.action_dim} action columns; expected {spaces.observation_dim} and {spaces.action_dim} of the "
-            "same names as the data's."
-        )
-    return given

@@ -80,7 +80,7 @@ class Summary:
             return cls(**arrays)
 
 
-def summarise(episodes: Iterable[tuple[int, Episode]], settings: SummarySettings) -> Summary:
+def summarize_episodes(episodes: Iterable[tuple[int, Episode]], settings: SummarySettings) -> Summary:
     """Returns the summary of episodes, each given with the place of its source.
 
     Raises:

@@ -25,7 +25,7 @@ from pipeline.experiment import Experiment
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """How often a chunk is started before a process that dies or hangs under it is taken for the chunk's own fault."""
 
 SECONDS_PER_ACTOR = 60.0
@@ -101,7 +101,7 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
             shutil.rmtree(run.behaviour_parts, ignore_errors=True)
             progress.finish(f"{config.dataset_id} is there already")
             return
-        lengths = _collected(experiment, run.behaviour_parts, collector.most_steps, progress)
+        lengths = _collected(experiment, run.behaviour_parts, collector.max_steps, progress)
         episodes = _first_episodes(run.behaviour_parts, lengths, config.steps)
         write_dataset(run.behaviour, config.dataset_id, episodes, collector.environment)
         shutil.rmtree(run.behaviour_parts)
@@ -109,12 +109,12 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
         progress.finish(f"{total:,} steps in {count:,} episodes, {config.dataset_id}")
 
 
-def _collected(experiment: Experiment, parts: Path, most_steps: int, progress: Progress) -> list[list[int]]:
+def _collected(experiment: Experiment, parts: Path, max_steps: int, progress: Progress) -> list[list[int]]:
     """Collects what is missing and returns, chunk by chunk, the steps of the episodes."""
     limit = Limit("collect.timeout_s", experiment.collect.timeout_s)
-    terms = Terms(1, 0.0, MOST_ATTEMPTS, start=limit, call=limit, advice="Wait for its other work, or raise the limit.")
+    terms = Terms(1, 0.0, MAX_ATTEMPTS, start=limit, call=limit, advice="Wait for its other work, or raise the limit.")
     arguments = (experiment.environment, experiment.collect, experiment.seed, Path.cwd())
-    collection = _Collection(experiment, parts, most_steps, progress)
+    collection = _Collection(experiment, parts, max_steps, progress)
     with ActorPool(CollectorActor, arguments, terms) as pool:
         pool.run(collection)
     return collection.chunks.lengths()
@@ -126,15 +126,15 @@ class _Collection:
     Args:
         experiment: What to collect.
         parts: Where the part files go.
-        most_steps: Of one episode.
+        max_steps: Of one episode.
         progress: Shows steps and actors.
     """
 
     slots = 1
 
-    def __init__(self, experiment: Experiment, parts: Path, most_steps: int, progress: Progress) -> None:
+    def __init__(self, experiment: Experiment, parts: Path, max_steps: int, progress: Progress) -> None:
         self._config, self._parts, self._progress = experiment.collect, parts, progress
-        self.chunks = Chunks(self._config.steps, most_steps)
+        self.chunks = Chunks(self._config.steps, max_steps)
         for chunk, lengths in self._kept():
             self.chunks.add(chunk, lengths)
 
@@ -168,7 +168,7 @@ class _Collection:
     def give_up(self, piece: int, reason: str) -> None:
         episodes = chunk_episodes(piece, self.chunks.size)
         raise DataError(
-            f"episodes {episodes.start} to {episodes.stop - 1} lost their process {MOST_ATTEMPTS} times; expected "
+            f"episodes {episodes.start} to {episodes.stop - 1} lost their process {MAX_ATTEMPTS} times; expected "
             "them to end within that many attempts. Look for an environment that crashes, hangs or needs too much "
             f"memory, or is so slow that collect.timeout_s must be raised. The last time: {reason}"
         )

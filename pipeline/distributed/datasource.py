@@ -19,7 +19,7 @@ from pipeline.distributed.waiting import within
 from pipeline.errors import ClusterError, PipelineError
 from pipeline.records import Episode
 
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """How often a range is begun before a process that dies under it is taken for the range's own fault."""
 
 Reduce = Callable[[EpisodeIndex, Iterator[tuple[int, Episode]], int], bytes]
@@ -109,7 +109,7 @@ def read_ranges(source: EpisodeDatasource, ranges: int, workers: int | None) -> 
             # More workers than ranges would make Ray Data warn.
             concurrency=None if workers is None else min(workers, ranges),
             num_cpus=1,
-            ray_remote_args={"max_retries": MOST_ATTEMPTS - 1},
+            ray_remote_args={"max_retries": MAX_ATTEMPTS - 1},
         )
 
 
@@ -126,7 +126,7 @@ def rows_within(dataset: "ray.data.Dataset", seconds: float) -> Iterator[dict[st
         raise
     except ray.exceptions.RayError as error:
         raise ClusterError(
-            f"a range of episodes was not read in {MOST_ATTEMPTS} attempts; expected its task to end in one of them "
+            f"a range of episodes was not read in {MAX_ATTEMPTS} attempts; expected its task to end in one of them "
             f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}). Look for nodes that are lost or "
             "short of memory: lower data.num_workers or data.steps_per_shard, and run the same command again."
         ) from error

@@ -17,16 +17,16 @@ from pipeline import errors
 from pipeline.collection.dataset import dataset_folder, minari_root
 from pipeline.configuration import IDENTITY, claim_folder, claimed_identity, require_same
 from pipeline.data.config import SourceConfig
-from pipeline.data.fit import Fit
+from pipeline.data.fit import Fit, fit_summary
 from pipeline.data.index import EpisodeIndex
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest, write_manifest
 from pipeline.data.manifest_builder import build_manifest
-from pipeline.data.plan import Preparation, ShardPlan, fit_summary, with_splits
+from pipeline.data.plan import Preparation, ShardPlan, with_splits
 from pipeline.data.resolve import resolve_sources
 from pipeline.data.shards import ShardSettings, finished_shard, write_shard
 from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.storage import Folder, Location
-from pipeline.data.summary import Summary, SummarySettings, merge, summarise
+from pipeline.data.summary import Summary, SummarySettings, merge, summarize_episodes
 from pipeline.distributed.datasource import (
     EpisodeDatasource,
     EpisodeRange,
@@ -148,9 +148,9 @@ class _Stage:
         index = self._preparation.index
         blocks = index.blocks(self._preparation.config.steps_per_shard)
         ranges = [EpisodeRange(number, index.take(places)) for number, places in enumerate(blocks)]
-        reduce = partial(_summarised, settings=self._preparation.summary_settings)
+        reduce = partial(_summarized, settings=self._preparation.summary_settings)
         summaries = [Summary.from_bytes(row.content) for row in self._run(ranges, reduce, "fit")]
-        fit = fit_summary(self._preparation, merge(summaries))
+        fit = fit_summary(merge(summaries), self._preparation.config, self._preparation.spaces)
         self._folder.write(FIT_NAME, fit.to_bytes(key))
         return fit
 
@@ -201,10 +201,10 @@ class _Stage:
             yield result
 
 
-def _summarised(
+def _summarized(
     _index: EpisodeIndex, episodes: Iterator[tuple[int, Episode]], _number: int, settings: SummarySettings
 ) -> bytes:
-    return summarise(episodes, settings).to_bytes()
+    return summarize_episodes(episodes, settings).to_bytes()
 
 
 def _written(

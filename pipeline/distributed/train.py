@@ -44,10 +44,10 @@ from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens
 from pipeline.training.display import Display
 from pipeline.training.fence import Fence
-from pipeline.training.initial import load_initial_weights
-from pipeline.training.recorder import TrainingTask
+from pipeline.training.resume import load_initial_weights
 from pipeline.training.schedule import Schedule
 from pipeline.training.storage import checkpoint_room, persist, require_room
+from pipeline.training.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 

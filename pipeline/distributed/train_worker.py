@@ -17,8 +17,8 @@ from pipeline.distributed.stream import StreamedWindows, StreamSettings, some_he
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from pipeline.training.loop import TrainingLoop
-from pipeline.training.recorder import TrainingTask
 from pipeline.training.schedule import Schedule
+from pipeline.training.task import TrainingTask
 from pipeline.training.validation import Validation
 from pipeline.training.windows import ResidentWindows, ShuffledWindows, WindowSource, held_dtype
 from pipeline.training.world import World

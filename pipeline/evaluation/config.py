@@ -67,8 +67,8 @@ class EvaluationConfig(Config):
 class RangeConfig(Config):
     """Numbers that a random or Optuna search draws from."""
 
-    low: float = Field(..., description="Least value.")
-    high: float = Field(..., description="Greatest value, included.")
+    low: float = Field(..., description="Smallest value.")
+    high: float = Field(..., description="Largest value, included.")
     log: bool = Field(False, description="Draw uniformly on the logarithm.")
     integer: bool = Field(False, description="Draw whole numbers.")
 

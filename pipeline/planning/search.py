@@ -15,9 +15,8 @@ from torch import Tensor
 
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.decoder import Decoder
-from pipeline.planning.estimates import estimates
 from pipeline.planning.ranking import Candidates, Ranking, predicted_return, scores
-from pipeline.planning.sampling import greedy_bins, sampled_bins
+from pipeline.planning.sampling import estimates, greedy_bins, sampled_bins
 from pipeline.planning.selection import Kept, best_candidate, kept_candidates
 
 

@@ -15,7 +15,7 @@ PLANNER = colours(())["trajectory_transformer"]
 OTHERS = "#a9b1bb"
 RETURN_MAP = LinearSegmentedColormap.from_list("return", ["#eef2fb", PLANNER])
 TIME_MAP = LinearSegmentedColormap.from_list("time", ["#fbf2e8", "#c9772a"])
-MOST_VALUES = 12
+MAX_VALUES = 12
 """Values of one setting that a heat map has room for; a random search over a range has more."""
 
 Pair = tuple[str, str]
@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 
 def heat_map_settings(rows: Sequence[SweepRow]) -> Pair | None:
     """Returns the two settings with the most values, None where no two vary or a map has no room for their values."""
-    varying = [name for name in rows[0].settings if 1 < len(_values(rows, name)) <= MOST_VALUES]
+    varying = [name for name in rows[0].settings if 1 < len(_values(rows, name)) <= MAX_VALUES]
     varying.sort(key=lambda name: -len(_values(rows, name)))
     return (varying[0], varying[1]) if len(varying) >= 2 else None
 

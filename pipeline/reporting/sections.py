@@ -50,7 +50,7 @@ def data_section(record: RunRecord) -> Section:
     if manifest is None:
         return Section("Data", missing="No token shards yet; this makes it:", code=record.command("prepare"))
     returns = manifest.statistics.returns
-    header = ("Source", "Episodes", "Steps", "Mean return", "Deviation", "Least", "Median", "Greatest", "Mean length")
+    header = ("Source", "Episodes", "Steps", "Mean return", "Deviation", "Min", "Median", "Max", "Mean length")
     cells = [
         [s.source, f"{s.episodes:,}", f"{s.steps:,}"]
         + [f"{number:.4g}" for number in (s.mean, s.deviation, s.quantiles[0], s.quantiles[3], s.quantiles[6])]
@@ -74,7 +74,7 @@ def data_section(record: RunRecord) -> Section:
 
 
 def _dimensions(manifest: Manifest) -> Grid:
-    header = ("Dimension", "Least", "Greatest", "Mean", "Deviation", "Distinct values", "Bins", "Clipped")
+    header = ("Dimension", "Min", "Max", "Mean", "Deviation", "Distinct values", "Bins", "Clipped")
     cells = [
         [d.name]
         + [f"{number:.4g}" for number in (d.minimum, d.maximum, d.mean, d.deviation)]

@@ -74,7 +74,7 @@ class TrainingConfig(Config):
     )
     init_from: str | None = Field(None, description="Checkpoint or public state_*.pt to start from.")
     num_workers: int | tuple[int, int] = Field(
-        1, description="Ray Train workers, or [least, most] for elastic training.", json_schema_extra=VOLATILE
+        1, description="Ray Train workers, or [min, max] for elastic training.", json_schema_extra=VOLATILE
     )
     cpus_per_worker: float | None = Field(
         None, gt=0, description="CPUs of a worker; null shares out the cluster's.", json_schema_extra=VOLATILE
@@ -88,7 +88,7 @@ class TrainingConfig(Config):
     resize_interval_s: float = Field(
         60.0,
         gt=0,
-        description="Seconds between two looks for room for more workers, where num_workers is [least, most]. A new "
+        description="Seconds between two looks for room for more workers, where num_workers is [min, max]. A new "
         "size starts from the last checkpoint.",
         json_schema_extra=VOLATILE,
     )
@@ -109,20 +109,20 @@ class TrainingConfig(Config):
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """The fewest and the most workers."""
+        """The minimum and the maximum number of workers."""
         return (self.num_workers, self.num_workers) if isinstance(self.num_workers, int) else self.num_workers
 
     @model_validator(mode="after")
     def _workers_have_windows(self) -> "TrainingConfig":
-        least, most = self.worker_range
-        if not 1 <= least <= most:
+        minimum, maximum = self.worker_range
+        if not 1 <= minimum <= maximum:
             raise ConfigError(
-                f"training.num_workers is {self.num_workers}; expected a number of at least 1, or [least, most]."
+                f"training.num_workers is {self.num_workers}; expected a number of at least 1, or [min, max]."
             )
-        parts = most * self.accumulation_steps
+        parts = maximum * self.accumulation_steps
         if self.batch_size < parts:
             raise ConfigError(
                 f"training.batch_size is {self.batch_size}; expected at least {parts}, one window for each "
-                f"micro-batch: {most} workers * training.accumulation_steps {self.accumulation_steps}."
+                f"micro-batch: {maximum} workers * training.accumulation_steps {self.accumulation_steps}."
             )
         return self

@@ -43,7 +43,7 @@ class Control:
             return Command.CONTINUE
         now = time.monotonic()
         slow = (now - self._agreed) / (step - self._agreed_step) > SLOW_STEP_SECONDS
-        wish, slow_for_one = self._world.largest(self._wish(now), slow)
+        wish, slow_for_one = self._world.all_reduce_max(self._wish(now), slow)
         self._agreed, self._agreed_step = now, step
         self._next_step = step + (1 if slow_for_one or self._world.size == 1 else CONTROL_STEPS)
         return Command(wish)

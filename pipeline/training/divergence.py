@@ -7,7 +7,7 @@ from collections.abc import Sequence
 RECENT_LINES = 10
 """Lines of metrics that a jump is measured against."""
 
-LEAST_RISE = 0.05
+MIN_RISE = 0.05
 """In the loss's own unit: near zero, where data is deterministic, a loss of many times the usual one is no jump."""
 
 
@@ -15,7 +15,7 @@ def divergence(loss: float | None, gradient_norm: float, recent: Sequence[float]
     """Returns why the run should stop, "" if it should not.
 
     A run has diverged when its loss or its gradient norm is not finite, or when its loss is more than `spike_factor`
-    times the median of the recent losses (at least three) and more than LEAST_RISE above it.
+    times the median of the recent losses (at least three) and more than MIN_RISE above it.
 
     Args:
         loss: Mean loss since the last report; None where no target counted.
@@ -30,6 +30,6 @@ def divergence(loss: float | None, gradient_norm: float, recent: Sequence[float]
     if loss is None or spike_factor is None or len(recent) < 3:
         return ""
     usual = statistics.median(recent[-RECENT_LINES:])
-    if loss > max(spike_factor * usual, usual + LEAST_RISE):
+    if loss > max(spike_factor * usual, usual + MIN_RISE):
         return f"the loss rose to {loss:.4g}, more than {spike_factor:g} times its recent {usual:.4g}"
     return ""

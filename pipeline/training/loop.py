@@ -19,12 +19,13 @@ from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.seeding import derived_seed
 from pipeline.training.control import Command, Control
 from pipeline.training.metrics import Metrics
-from pipeline.training.recorder import Recorder, TrainingTask
+from pipeline.training.recorder import Recorder
 from pipeline.training.resume import resume
 from pipeline.training.saver import CheckpointSaver
 from pipeline.training.schedule import Schedule
 from pipeline.training.state import TrainingState
 from pipeline.training.step import TrainStep
+from pipeline.training.task import TrainingTask
 from pipeline.training.utilisation import Speed, memory_gib, model_flops_per_token, peak_flops
 from pipeline.training.validation import Validation
 from pipeline.training.windows import WindowSource
@@ -149,7 +150,7 @@ class TrainingLoop:
                 result = action(self._recorder)
             except PipelineError as caught:
                 error = caught
-        told = self._world.said_by_first(error)
+        told = self._world.broadcast(error)
         if told is not None:
             raise told
         return result

@@ -2,18 +2,12 @@
 
 import logging
 import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from pipeline.data.manifest import Manifest
 from pipeline.errors import StorageError, TrainingDivergedError
-from pipeline.models.config import ModelConfig
 from pipeline.provenance import commit, computed_by, hardware
 from pipeline.training.checkpoint import COMPUTED_BY, CheckpointInfo, last_checkpoint
-from pipeline.training.config import TrainingConfig
 from pipeline.training.divergence import RECENT_LINES, divergence
 from pipeline.training.loss import report
 from pipeline.training.metrics import Metrics, MetricsLog
@@ -21,32 +15,10 @@ from pipeline.training.saver import CheckpointSaver, Snapshot
 from pipeline.training.schedule import Schedule
 from pipeline.training.state import RunningSums, TrainingState, host_copy
 from pipeline.training.step import TrainStep
+from pipeline.training.task import TrainingTask
 from pipeline.training.world import World
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """What to train and where its record goes; plain values, the same for every worker.
-
-    Attributes:
-        seed: Root seed of the experiment.
-        model: Shape of the model.
-        training: Optimizer, schedule, checkpoints.
-        config: The effective experiment as plain values, stored in every checkpoint.
-        manifest: Of the shards.
-        checkpoints, metrics, tensorboard: Where they go.
-    """
-
-    seed: int
-    model: ModelConfig
-    training: TrainingConfig
-    config: dict[str, Any]
-    manifest: Manifest
-    checkpoints: Path
-    metrics: Path
-    tensorboard: Path
 
 
 class Recorder:

@@ -27,7 +27,7 @@ class RunningSums:
 
     def gather(self, world: World) -> None:
         """Moves what all workers summed to worker 0; the others start again from zero."""
-        world.sum(self.sums_3K)
+        world.all_reduce_(self.sums_3K)
         if world.rank > 0:
             self.sums_3K.zero_()
 

@@ -72,7 +72,7 @@ class TrainStep:
         """Updates the model with this worker's share `batch` of the global batch of `step`."""
         targets = Targets.of(batch)
         # The global count divides; DDP averages over the workers, so each multiplies by their number.
-        scale = self._world.size / self._world.sum(targets.counted.sum())
+        scale = self._world.size / self._world.all_reduce_(targets.counted.sum())
         torch.manual_seed(derived_seed(self._seed, "dropout", step, self._world.rank))
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)

@@ -34,4 +34,4 @@ class Validation:
         total = torch.zeros(3, len(TOKEN_KINDS), dtype=torch.float64, device=self._world.device)
         for first in range(0, len(self._starts), self._batch_size):
             total += step.evaluate(self._windows.gather(self._starts[first : first + self._batch_size]))
-        return self._world.sum(total)
+        return self._world.all_reduce_(total)

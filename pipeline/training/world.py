@@ -41,13 +41,13 @@ class World:
         control = torch.distributed.new_group(backend="gloo")
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size(), device, control)
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Returns the sum of `tensor` over all workers; on CUDA the host does not wait for it."""
+    def all_reduce_(self, tensor: Tensor) -> Tensor:
+        """Replaces `tensor` by its sum over all workers and returns it; on CUDA the host does not wait for it."""
         if self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def said_by_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Returns worker 0's `value`, anything that pickles, on every worker."""
         if self.size == 1:
             return value
@@ -55,8 +55,8 @@ class World:
         torch.distributed.broadcast_object_list(message, src=0, group=self._control)
         return message[0]
 
-    def largest(self, *values: int) -> list[int]:
-        """Returns the largest of all workers of each of `values`, on every worker."""
+    def all_reduce_max(self, *values: int) -> list[int]:
+        """Returns the maximum over all workers of each of `values`, on every worker."""
         if self.size == 1:
             return list(values)
         message = torch.tensor(values)

@@ -52,7 +52,7 @@ def test_the_random_share_is_the_share_of_random_actions() -> None:
 
 
 def test_noise_is_drawn_between_its_bounds() -> None:
-    acting = behaviour(policy="inverted_pendulum", noise=0.5, most_noise=1.5)
+    acting = behaviour(policy="inverted_pendulum", noise=0.5, max_noise=1.5)
     drawn = [acting.noise(np.random.default_rng(seed)) for seed in range(200)]
     assert 0.5 <= min(drawn) < 0.6
     assert 1.4 < max(drawn) <= 1.5
@@ -105,7 +105,7 @@ def test_a_policy_is_sampled_from_its_gaussian(tmp_path: Path) -> None:
     ("settings", "told"),
     [
         ({"policy": "random", "noise": 0.1}, "policy random has noise; expected none"),
-        ({"policy": "random", "most_noise": 0.1}, "policy random has noise; expected none"),
+        ({"policy": "random", "max_noise": 0.1}, "policy random has noise; expected none"),
         ({"policy": "reacher", "sample": True}, "policy reacher is sampled; expected a policy file"),
     ],
 )
@@ -125,5 +125,5 @@ def test_actions_without_bounds_are_refused() -> None:
 
 
 def test_most_noise_below_noise_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"most_noise is 0.1; expected at least noise, 0.5"):
-        BehaviourConfig(policy="reacher", noise=0.5, most_noise=0.1)
+    with pytest.raises(ValidationError, match=r"max_noise is 0.1; expected at least noise, 0.5"):
+        BehaviourConfig(policy="reacher", noise=0.5, max_noise=0.1)

@@ -15,11 +15,11 @@ def given(chunks: Chunks) -> list[int]:
     return numbers
 
 
-@pytest.mark.parametrize(("steps", "most_steps", "missing"), [(20_000, 1000, 4), (5000, STEPS, 4), (5001, STEPS, 5)])
+@pytest.mark.parametrize(("steps", "max_steps", "missing"), [(20_000, 1000, 4), (5000, STEPS, 4), (5001, STEPS, 5)])
 def test_before_the_first_chunk_is_there_all_are_taken_to_be_as_long_as_can_be(
-    steps: int, most_steps: int, missing: int
+    steps: int, max_steps: int, missing: int
 ) -> None:
-    chunks = Chunks(steps, most_steps)
+    chunks = Chunks(steps, max_steps)
     assert chunks.missing == missing
     assert given(chunks) == list(range(missing))
 

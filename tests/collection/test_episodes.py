@@ -18,7 +18,7 @@ PENDULUM = EnvironmentConfig(id="InvertedPendulum-v5", max_episode_steps=20)
 CORRIDOR = EnvironmentConfig(id="tests.collection.mazes:Corridor-v0")
 MIXTURE = (
     BehaviourConfig(policy="random", weight=3),
-    BehaviourConfig(policy="inverted_pendulum", noise=0.5, most_noise=1.0, weight=1),
+    BehaviourConfig(policy="inverted_pendulum", noise=0.5, max_noise=1.0, weight=1),
 )
 
 

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.fit import fit_summary
 from pipeline.data.index import read_episodes
 from pipeline.data.manifest import Manifest, write_manifest
 from pipeline.data.manifest_builder import build_manifest
-from pipeline.data.plan import Preparation, ShardPlan, fit_summary, with_splits
+from pipeline.data.plan import Preparation, ShardPlan, with_splits
 from pipeline.data.shards import write_shard
 from pipeline.data.spaces import Spaces
 from pipeline.data.storage import Folder, Location
-from pipeline.data.summary import merge, summarise
+from pipeline.data.summary import Summary, merge, summarize_episodes
 from pipeline.records import Episode
 
 
@@ -63,6 +64,13 @@ class MemorySource:
             yield self.episodes[index]
 
 
+def summary_of(preparation: Preparation) -> Summary:
+    """The first pass over all of its episodes at once."""
+    return merge(
+        [summarize_episodes(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)]
+    )
+
+
 def write_shards(
     folder: Location,
     episodes: Sequence[Episode],
@@ -81,8 +89,8 @@ def write_shards(
     """
     source = (MemorySource(episodes, spaces), SourceConfig(id="memory"))
     preparation = Preparation.of([source], config or DataConfig(), seed)
-    summary = merge([summarise(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)])
-    fit = fit_summary(preparation, summary)
+    summary = summary_of(preparation)
+    fit = fit_summary(summary, preparation.config, preparation.spaces)
     plan = ShardPlan.of(preparation, fit)
     records = []
     for number, places in enumerate(plan.shards):

@@ -5,18 +5,16 @@ import numpy as np
 import pytest
 
 from pipeline.data.config import DataConfig, SourceConfig
-from pipeline.data.fit import Fit
-from pipeline.data.index import read_episodes
-from pipeline.data.plan import Preparation, fit_summary
+from pipeline.data.fit import Fit, fit_summary
+from pipeline.data.plan import Preparation
 from pipeline.data.shards import read_tokens
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics_table import statistics_notes, statistics_table
-from pipeline.data.summary import merge, summarise
 from pipeline.errors import DataError, ManifestError
 from pipeline.records import Episode
 from pipeline.references.prepare import reference_prepare
 from tests.data.episodes import random_episodes, write_minari
-from tests.data.in_memory import MemorySource, write_shards
+from tests.data.in_memory import MemorySource, summary_of, write_shards
 
 
 def with_nan(episode: Episode) -> Episode:
@@ -58,10 +56,7 @@ def test_a_sample_gives_edges_within_the_stated_error() -> None:
         )
         for steps in (20_000, 2_000)
     ]
-    exact, sampled = (
-        fit_summary(entry, merge([summarise(read_episodes(entry.readers, entry.index), entry.summary_settings)]))
-        for entry in preparations
-    )
+    exact, sampled = (fit_summary(summary_of(entry), entry.config, entry.spaces) for entry in preparations)
     assert exact.sampled_steps == 20_000
     assert 1_800 < sampled.sampled_steps < 2_200
     values = np.sort(np.concatenate([episode.observations[:-1, 0] for episode in episodes]))
@@ -140,7 +135,7 @@ def test_a_mixture_of_different_columns_is_refused() -> None:
 def test_every_source_of_a_mixture_is_reported(tmp_path: Path) -> None:
     sources = [MemorySource(random_episodes([5] * 4, seed, name), name=name) for seed, name in enumerate("ab")]
     preparation = Preparation.of([(source, SourceConfig(id="x")) for source in sources], DataConfig(num_bins=5), 0)
-    summary = merge([summarise(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)])
+    summary = summary_of(preparation)
     assert summary.sources.tolist() == [0] * 4 + [1] * 4
     assert len(preparation.index) == 8
 
@@ -154,8 +149,8 @@ def test_a_discrete_action_has_exactly_its_choices_as_bins(tmp_path: Path) -> No
 
 def test_a_fit_survives_its_bytes_and_is_refused_for_other_data() -> None:
     preparation = Preparation.of([(MemorySource(random_episodes([9] * 4)), SourceConfig(id="x"))], DataConfig(), 0)
-    summary = merge([summarise(read_episodes(preparation.readers, preparation.index), preparation.summary_settings)])
-    fit = fit_summary(preparation, summary)
+    summary = summary_of(preparation)
+    fit = fit_summary(summary, preparation.config, preparation.spaces)
     again = Fit.from_bytes(fit.to_bytes("this"), "this")
     assert again is not None
     assert again.discretizer.layout == fit.discretizer.layout

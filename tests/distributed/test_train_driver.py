@@ -28,8 +28,8 @@ from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import last_checkpoint, load_checkpoint
 from pipeline.training.display import Display
-from pipeline.training.initial import load_initial_weights
 from pipeline.training.metrics import read_metrics
+from pipeline.training.resume import load_initial_weights
 from tests.data.in_memory import write_shards
 from tests.distributed.training_runs import make_run
 from tests.models.test_import_checkpoint import public_state

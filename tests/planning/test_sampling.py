@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.planning.sampling import greedy_bins, sampled_bins
+from pipeline.planning.config import PlanningConfig
+from pipeline.planning.sampling import estimates, greedy_bins, sampled_bins
 from pipeline.references.planner import sampled_bin
 
 ALMOST_ONE = 1 - 2.0**-24
 QUARTERS = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4, 9.0]))
+LOGITS = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+CENTERS = torch.tensor([-1.0, 2.0, 5.0], dtype=torch.float64)
 
 
 def picked(uniform: float, k: int | None = None, cdf: float | None = None, logits: torch.Tensor = QUARTERS) -> int:
@@ -82,3 +85,17 @@ def test_frequencies_are_the_probabilities():
     uniforms = torch.from_numpy(np.random.default_rng(0).random(40_000))
     shares = sampled_bins(QUARTERS.expand(40_000, -1), uniforms, 1.0, None, None).bincount() / 40_000
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.01, rtol=0)
+
+
+def test_the_mean_leaves_the_stop_token_out_and_does_not_renormalise():
+    assert float(estimates(LOGITS, CENTERS, PlanningConfig())) == pytest.approx(-0.1 + 0.4 + 1.5)
+
+
+@pytest.mark.parametrize(("percentile", "center"), [(0.0, -1.0), (0.05, -1.0), (0.25, 2.0), (0.5, 5.0), (0.9, 5.0)])
+def test_a_percentile_is_the_center_of_the_first_bin_that_reaches_it(percentile, center):
+    config = PlanningConfig(value_estimate="percentile", value_percentile=percentile)
+    assert float(estimates(LOGITS, CENTERS, config)) == center
+
+
+def test_estimates_ignore_the_temperature():
+    assert float(estimates(LOGITS, CENTERS, PlanningConfig(temperature=9.0))) == pytest.approx(1.8)

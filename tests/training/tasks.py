@@ -13,8 +13,8 @@ from pipeline.models.config import ModelConfig
 from pipeline.records import Episode
 from pipeline.training.config import TrainingConfig
 from pipeline.training.loop import TrainingLoop
-from pipeline.training.recorder import TrainingTask
 from pipeline.training.schedule import Schedule
+from pipeline.training.task import TrainingTask
 from pipeline.training.validation import Validation
 from pipeline.training.windows import ResidentWindows, ShuffledWindows
 from pipeline.training.world import World

@@ -23,7 +23,7 @@ from pipeline.training.checkpoint import (
     sha256,
     write_checkpoint,
 )
-from pipeline.training.recorder import TrainingTask
+from pipeline.training.task import TrainingTask
 from tests.training.tasks import make_task, run
 
 

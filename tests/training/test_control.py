@@ -14,7 +14,7 @@ class Two(World):
     other: tuple[int, int] = (Command.CONTINUE, False)
     said: list[tuple[int, ...]] = field(default_factory=list)
 
-    def largest(self, *values: int) -> list[int]:
+    def all_reduce_max(self, *values: int) -> list[int]:
         self.said.append(values)
         return [max(ours, theirs) for ours, theirs in zip(values, self.other, strict=True)]
 

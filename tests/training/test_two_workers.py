@@ -11,7 +11,7 @@ import pipeline.training.control
 import pipeline.training.resume
 from pipeline.errors import CheckpointError, TrainingDivergedError
 from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, read_info
-from pipeline.training.recorder import TrainingTask
+from pipeline.training.task import TrainingTask
 from pipeline.training.world import World
 from tests.training.tasks import MODEL, TRAINING, curve, make_loop, make_task, run
 
@@ -118,7 +118,7 @@ def test_an_error_of_worker_0_is_everyones(trained: Path) -> None:
 
 def test_a_worker_that_does_not_see_the_checkpoint_says_so(tmp_path: Path) -> None:
     class Second(World):
-        def said_by_first(self, _value: object) -> object:  # type: ignore[override]
+        def broadcast(self, _value: object) -> object:  # type: ignore[override]
             return tmp_path / "checkpoints" / "step-000000012"
 
     with pytest.raises(

@@ -16,7 +16,7 @@ from tests.training.tasks import make_task
 class Part(World):
     """A worker whose sums stay its own."""
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_(self, tensor: Tensor) -> Tensor:
         return tensor
 
 
