@@ -1,6 +1,7 @@
 """All configurations side by side, and the rules between them."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +61,26 @@ class Experiment(Config):
         return self
 
 
+Stage = Literal["collect", "prepare", "train", "evaluate"]
+
+_SECTIONS: dict[Stage, tuple[str, ...]] = {
+    "collect": ("environment", "collect"),
+    "prepare": ("environment", "collect", "data"),
+    "train": ("model", "training"),
+    "evaluate": ("environment", "planning"),
+}
+"""Which sections of the settings decide what a stage makes."""
+
+
+def stage_identity(experiment: Experiment, stage: Stage) -> dict[str, Any]:
+    """Returns the settings that decide what a stage makes, for `claim_folder`.
+
+    Given data is prepared whatever else was collected, or how.
+    """
+    sections = ("data",) if stage == "prepare" and experiment.data.sources else _SECTIONS[stage]
+    return {"seed": experiment.seed, **{name: getattr(experiment, name).identity() for name in sections}}
+
+
 def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
     """Returns the experiment as nested plain values, with the settings that made what lies in the run's folders.
 
@@ -77,14 +98,16 @@ def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
 
 def _made(run: RunFolder) -> list[dict[str, Any]]:
     """Returns the sections that each stage was run with, and its seed, as its folder was claimed with them."""
-    stages = {
-        run.behaviour: ("seed", "environment", "collect"),
-        run.shards: ("seed", "environment", "collect", "data"),
-        run.checkpoints: ("seed", "model", "training"),
-        # The only method that all planning settings act on. The seed is that of the training.
-        run.episodes("trajectory_transformer"): ("environment", "planning"),
+    folders: dict[Stage, Path] = {
+        "collect": run.behaviour,
+        "prepare": run.shards,
+        "train": run.checkpoints,
+        # The only method that all planning settings act on. Its seed is that of the training.
+        "evaluate": run.episodes("trajectory_transformer"),
     }
-    claims = {folder: claimed_identity(folder) or {} for folder in stages}
-    return [
-        {name: claims[folder][name] for name in names if name in claims[folder]} for folder, names in stages.items()
-    ]
+    made = []
+    for stage, folder in folders.items():
+        claimed = claimed_identity(folder) or {}
+        names = _SECTIONS[stage] if stage == "evaluate" else ("seed", *_SECTIONS[stage])
+        made.append({name: claimed[name] for name in names if name in claimed})
+    return made

@@ -10,7 +10,7 @@ def statistics_table(statistics: Statistics) -> Table:
     """Returns one row per source: how much it holds and what its episodes earned."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("data", min_width=10, overflow="fold")
-    for heading in ("episodes", "steps", "return", "min, median, max", "terminated,truncated"):
+    for heading in ("episodes", "steps", "return", "min, median, max", "terminated,\ntruncated"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in statistics.returns:
         places = entry.quantiles[0], entry.quantiles[len(entry.quantiles) // 2], entry.quantiles[-1]

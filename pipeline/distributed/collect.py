@@ -21,7 +21,7 @@ from pipeline.distributed.shared_storage import require_shared
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import DataError
 from pipeline.exclusive import exclusive
-from pipeline.experiment import Experiment
+from pipeline.experiment import Experiment, stage_identity
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 
@@ -89,13 +89,8 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
     check_dataset_id(config.dataset_id)
     # Here in the driver, so that what a user got wrong is told before any actor starts.
     collector = Collector(experiment.environment, config.behaviours, experiment.seed)
-    identity = {
-        "seed": experiment.seed,
-        "environment": experiment.environment.identity(),
-        "collect": config.identity(),
-    }
     with exclusive(run.behaviour, "collection"), Progress("collect", total=config.steps, unit="steps") as progress:
-        claim_folder(run.behaviour, identity, "behaviour")
+        claim_folder(run.behaviour, stage_identity(experiment, "collect"), "behaviour")
         if dataset_folder(run.behaviour, config.dataset_id).exists():
             # Left where the process was killed between publishing the data set and removing its parts.
             shutil.rmtree(run.behaviour_parts, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -50,29 +51,24 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     checkpoint = checkpoint_folder(config.checkpoint, run.checkpoints) if has_model else None
     manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint, experiment.planning.discount)
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
-    recipes = {method: _recipe(method, experiment, run, manifest, checkpoint) for method in config.methods}
-    stores = {method: EpisodeStore(run.episodes(method)) for method in recipes}
+    rows = [_row(method, experiment, run, manifest, checkpoint) for method in config.methods]
     check_environment(experiment.environment, manifest.spaces)
-    identities = {method: _identity(experiment, recipe) for method, recipe in recipes.items()}
-    total = config.episodes * len(recipes)
+    total = config.episodes * len(rows)
     with exclusive(run.evaluation, "evaluation"), Progress("evaluate", total, "episodes") as progress:
-        for method, identity in identities.items():
-            claim_folder(stores[method].folder, identity, f"episodes of {method}", _advice(checkpoint))
-        failures = _run_missing(experiment, recipes, stores, progress)
-        missing = sum(len(store.missing(config.episodes)) for store in stores.values())
+        for row in rows:
+            claim_folder(row.store.folder, row.identity, f"episodes of {row.method}", _advice(checkpoint))
+        failures = _run_missing(experiment, rows, progress)
+        missing = sum(len(row.store.missing(config.episodes)) for row in rows)
         lost = f", {missing} of them missing," if missing else ""
-        progress.finish(f"{config.episodes} episodes of each of {len(recipes)} methods{lost} in {run.summary.parent}")
-    for method in get_args(MethodName):
-        other = EpisodeStore(run.episodes(method))
-        if method not in stores and other.stands_beside(identities.values(), config.episodes):
-            stores[method] = other
+        progress.finish(f"{config.episodes} episodes of each of {len(rows)} methods{lost} in {run.summary.parent}")
+    stores = {row.method: row.store for row in rows} | _stores_beside(rows, run, config.episodes)
     results = {method: store.read(config.episodes) for method, store in stores.items()}
     comparable = _with_ended_episodes(results, failures)
     if comparable:
         summary = build_summary(comparable, manifest, experiment.environment.id, reference, checkpoint)
         write_summary(run.summary, summary)
         print_summary(summary)
-    for folder in (run.videos(method) for method, recipe in recipes.items() if recipe.videos):
+    for folder in (run.videos(row.method) for row in rows if row.recipe.videos):
         print(f"films     {folder}; jobs/report.py links them")
     if failures:
         told = "\n".join(f"{method}: {error}" for method, error in failures.items())
@@ -84,45 +80,66 @@ def _advice(checkpoint: Path | None) -> str:
     return f"Choose another --name{model}"
 
 
-def _identity(experiment: Experiment, recipe: MethodRecipe) -> dict[str, Any]:
-    return {"seed": experiment.seed, "cpus": experiment.evaluation.cpus_per_actor, **recipe.identity()}
+@dataclass(frozen=True)
+class _Row:
+    """One row of the table.
+
+    Attributes:
+        method: What acts.
+        recipe: What its actors make it from.
+        store: Where its episodes are.
+        identity: What they depend on.
+    """
+
+    method: MethodName
+    recipe: MethodRecipe
+    store: EpisodeStore
+    identity: dict[str, Any]
+
+    def missing(self, config: EvaluationConfig) -> list[int]:
+        """Returns the episodes to run: those without a result, and those that were not yet filmed but shall be."""
+        films, folder = range(min(self.recipe.videos, config.episodes)), Path(self.recipe.video_folder or "")
+        unfilmed = {i for i in films if not was_filmed(video_path(folder, i))}
+        return sorted(unfilmed.union(self.store.missing(config.episodes)))
 
 
-def _recipe(
+def _row(
     method: MethodName, experiment: Experiment, run: RunFolder, manifest: Manifest, checkpoint: Path | None
-) -> MethodRecipe:
+) -> _Row:
     evaluation = experiment.evaluation
     recipe = method_recipe(method, experiment.environment, experiment.planning, evaluation, manifest.spaces, checkpoint)
-    if recipe.checkpoint is None:
-        return recipe
-    return recipe.model_copy(update={"videos": evaluation.videos, "video_folder": str(run.videos(method))})
+    if recipe.checkpoint is not None:
+        recipe = recipe.model_copy(update={"videos": evaluation.videos, "video_folder": str(run.videos(method))})
+    identity = {"seed": experiment.seed, "cpus": evaluation.cpus_per_actor, **recipe.identity()}
+    return _Row(method, recipe, EpisodeStore(run.episodes(method)), identity)
 
 
-def _run_missing(
-    experiment: Experiment,
-    recipes: dict[MethodName, MethodRecipe],
-    stores: dict[MethodName, EpisodeStore],
-    progress: Progress,
-) -> dict[MethodName, EvaluationError]:
+def _stores_beside(rows: list[_Row], run: RunFolder, episodes: int) -> dict[MethodName, EpisodeStore]:
+    """Returns where methods that were evaluated before, and can be compared with `rows`, have their episodes."""
+    known, identities = {row.method for row in rows}, [row.identity for row in rows]
+    others = {method: EpisodeStore(run.episodes(method)) for method in get_args(MethodName) if method not in known}
+    return {method: store for method, store in others.items() if store.stands_beside(identities, episodes)}
+
+
+def _run_missing(experiment: Experiment, rows: list[_Row], progress: Progress) -> dict[MethodName, EvaluationError]:
     """Runs the episodes that are not there, and returns why methods whose episodes were lost have not all of theirs."""
     config = experiment.evaluation
-    missing = {method: _missing(recipe, stores[method], config) for method, recipe in recipes.items()}
+    missing = [row.missing(config) for row in rows]
     failures: dict[MethodName, EvaluationError] = {}
-    if not any(missing.values()):
+    if not any(missing):
         return failures
-    useful = math.ceil(max(map(len, missing.values())) / config.batch_size)
+    useful = math.ceil(max(map(len, missing)) / config.batch_size)
     with RolloutPool(config, wanted_actors(config, useful, can_grow=joins_cluster())) as pool:
-        there = sum(config.episodes - len(episodes) for episodes in missing.values())
-        shown = _Shown(progress, there, total=config.episodes * len(recipes))
-        for method, episodes in missing.items():
-            store = stores[method]
-            kept = [result for result in store.read(config.episodes) if result.episode not in episodes]
-            shown.begin(method, kept)
+        done = sum(config.episodes - len(episodes) for episodes in missing)
+        shown = _Shown(progress, done, total=config.episodes * len(rows))
+        for row, episodes in zip(rows, missing, strict=True):
+            kept = [result for result in row.store.read(config.episodes) if result.episode not in episodes]
+            shown.begin(row.method, kept)
             starts = episode_starts(experiment.seed, "evaluation episode", episodes)
             try:
-                pool.run(recipes[method], starts, partial(shown.add, store), shown.show)
+                pool.run(row.recipe, starts, partial(shown.add, row.store), shown.show)
             except EvaluationError as error:  # raised again when the other methods have theirs
-                failures[method] = error
+                failures[row.method] = error
     return failures
 
 
@@ -139,13 +156,6 @@ def _with_ended_episodes(
         else:
             comparable[method] = episodes
     return comparable
-
-
-def _missing(recipe: MethodRecipe, store: EpisodeStore, config: EvaluationConfig) -> list[int]:
-    """Returns the episodes to run: those without a result, and those that were not yet filmed but shall be."""
-    films = range(min(recipe.videos, config.episodes))
-    unfilmed = {i for i in films if not was_filmed(video_path(Path(recipe.video_folder or ""), i))}
-    return sorted(unfilmed.union(store.missing(config.episodes)))
 
 
 class _Shown:

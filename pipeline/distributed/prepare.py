@@ -38,7 +38,7 @@ from pipeline.distributed.datasource import (
 from pipeline.distributed.session import joins_cluster
 from pipeline.errors import DataError, ManifestError, RunFolderError
 from pipeline.exclusive import exclusive
-from pipeline.experiment import Experiment
+from pipeline.experiment import Experiment, stage_identity
 from pipeline.progress import Progress
 from pipeline.records import Episode
 from pipeline.run_folder import RunFolder
@@ -214,14 +214,6 @@ def _written(
     return record.model_dump_json().encode()
 
 
-def _identity(experiment: Experiment) -> dict[str, object]:
-    identity: dict[str, object] = {"seed": experiment.seed, "data": experiment.data.identity()}
-    if not experiment.data.sources:
-        identity["environment"] = experiment.environment.identity()
-        identity["collect"] = experiment.collect.identity()
-    return identity
-
-
 @contextlib.contextmanager
 def _held(run: RunFolder, folder: Folder) -> Iterator[None]:
     """Holds the run's shards, and where they go elsewhere on a disk that place too: other runs may name it as well."""
@@ -233,7 +225,7 @@ def _held(run: RunFolder, folder: Folder) -> Iterator[None]:
 
 def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
     """Marks the run's shards, and where they go elsewhere that place too, as made from this configuration."""
-    identity = _identity(experiment)
+    identity = stage_identity(experiment, "prepare")
     claim_folder(run.shards, identity, "token shards")
     if experiment.data.output is None:
         return

@@ -37,7 +37,7 @@ from pipeline.distributed.train_worker import (
 )
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
 from pipeline.exclusive import exclusive
-from pipeline.experiment import Experiment
+from pipeline.experiment import Experiment, stage_identity
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
@@ -139,9 +139,7 @@ def training_identity(experiment: Experiment, task: TrainingTask) -> dict[str, A
     """Returns everything that decides what a training gives."""
     limit = "training.resident_gib"
     return {
-        "seed": experiment.seed,
-        "model": experiment.model.identity(),
-        "training": experiment.training.identity(),
+        **stage_identity(experiment, "train"),
         "shards": hashlib.sha256(task.manifest.to_json().encode()).hexdigest(),
         # The order of the windows is another one.
         "windows": f"resident, within {limit}" if is_resident(task) else f"streamed, above {limit}",
