@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +28,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def recorded_seconds() -> dict[str, float]:
+    """The seconds of the tests that took some, by their names, in the run that was recorded last."""
+    seconds: dict[str, float] = json.loads(DURATIONS.read_text())["seconds"] if DURATIONS.exists() else {}
+    return seconds
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files that take long first, so that processes which share the tests end at about the same time."""
+    of_file: Counter[str] = Counter()
+    for name, seconds in recorded_seconds().items():
+        of_file[name.partition("::")[0]] += seconds
+    items.sort(key=lambda item: -of_file[item.nodeid.partition("::")[0]])
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Writes the seconds of each test itself; what it shares with others, such as a Ray, is not its own."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    # Of processes that run tests for another one, only that one has a reporter.
-    if not session.config.getoption("--record-durations") or exitstatus or reporter is None:
+    # Processes that run tests for another one know their own share only.
+    if not session.config.getoption("--record-durations") or exitstatus or hasattr(session.config, "workerinput"):
         return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
     calls = {report.nodeid: report.duration for report in reporter.stats.get("passed", []) if report.when == "call"}
     lasting = {name: round(seconds, 1) for name, seconds in sorted(calls.items()) if seconds >= RECORDED_SECONDS}
     DURATIONS.write_text(json.dumps({"processor": computed_by("cpu"), "seconds": lasting}, indent=1) + "\n")

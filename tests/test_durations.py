@@ -1,17 +1,15 @@
 """That the mark `slow` is true, by the durations of a recorded run: `python -m pytest --record-durations`."""
 
-import json
-
 import pytest
 
-from tests.conftest import DURATIONS
+from tests.conftest import recorded_seconds
 
 MAX_SECONDS = 10.0
 """Of a test without the mark `slow`: `make test` leaves the others out."""
 
 
 def test_a_test_that_takes_longer_than_ten_seconds_is_marked_as_slow(request: pytest.FixtureRequest) -> None:
-    seconds = json.loads(DURATIONS.read_text())["seconds"]
+    seconds = recorded_seconds()
     unmarked = {
         item.nodeid: seconds[item.nodeid]
         for item in request.session.items
@@ -21,5 +19,4 @@ def test_a_test_that_takes_longer_than_ten_seconds_is_marked_as_slow(request: py
 
 
 def test_the_record_is_that_of_a_whole_run() -> None:
-    seconds = json.loads(DURATIONS.read_text())["seconds"]
-    assert max(seconds.values()) > MAX_SECONDS, "it has none of the slow tests"
+    assert max(recorded_seconds().values()) > MAX_SECONDS, "it has none of the slow tests"

@@ -48,3 +48,11 @@ def descendants(pid: int, name: str) -> list[int]:
         return False
 
     return [process for process, title in titles.items() if name in title and below(process)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended yet."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that ended and was not yet waited for
+    except OSError:
+        return False

@@ -15,7 +15,7 @@ from pipeline.evaluation.rollout import episode_starts
 from pipeline.evaluation.sweep import Setting, applied, read_table, setting_key
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
-from tests.distributed.processes import descendants, start_job, wait_for
+from tests.distributed.processes import descendants, is_alive, start_job, wait_for
 from tests.evaluation.counting import SPACES
 from tests.evaluation.tiny_run import TIMING_COLUMNS, episode_frame, tiny_experiment, write_tiny_checkpoint
 
@@ -31,13 +31,6 @@ def made(tmp_path: Path, **sections: dict[str, Any]) -> tuple[Experiment, RunFol
 
 def kept_episodes(run: RunFolder) -> int:
     return len(list(run.sweep.glob("*/episode-*.parquet")))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that ended and was not yet waited for
-    except OSError:
-        return False
 
 
 def begun(tmp_path: Path) -> int:
