@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def computed_by(device: str | torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     products = "MKL" if torch.backends.mkl.is_available() else "no MKL"  # type: ignore[no-untyped-call]
     return f"{processor()} ({torch.backends.cpu.get_cpu_capability()}, {products}), torch {torch.__version__}"
+
+
+def other_processor(what: str, before: Iterable[str], now: Iterable[str]) -> str:
+    """Returns in words that `what` was computed by some kinds of processor (`computed_by`), and goes on with others."""
+    old, new = (", ".join(sorted(set(kinds))) for kinds in (before, now))
+    return (
+        f"{what} was computed by {old}, and goes on with {new}. Both are right, but their last bits differ, and with "
+        "them what is chosen."
+    )
 
 
 def commit(folder: Path = Path(__file__).parent) -> str:

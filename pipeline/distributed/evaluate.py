@@ -17,7 +17,7 @@ from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import EvaluationConfig, MethodName
 from pipeline.evaluation.environment_check import check_environment
 from pipeline.evaluation.methods import MethodRecipe, method_recipe, video_path
-from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.results import EpisodeStore, processors
 from pipeline.evaluation.rollout import episode_starts
 from pipeline.evaluation.subject import checkpoint_folder, load_manifest
 from pipeline.evaluation.summary import build_summary, choose_reference, ended_episodes, write_summary
@@ -25,6 +25,7 @@ from pipeline.evaluation.video import was_filmed
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
+from pipeline.provenance import other_processor
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import print_summary
 from pipeline.run_folder import RunFolder
@@ -169,24 +170,19 @@ class _Shown:
         """Goes on to another method, some of whose episodes may be there."""
         self._method, self._began, self._ended = method, time.monotonic(), 0
         self._returns = [result.total_reward for result in kept]
-        self._processors = {result.computed_by for result in kept if result.computed_by}
+        self._processors = processors(kept)
 
     def add(self, store: EpisodeStore, results: list[EpisodeResult]) -> None:
         """Keeps episodes that ended: the file first, then the count."""
         store.add(results)
-        self._tell_of_another_processor({result.computed_by for result in results if result.computed_by})
+        self._tell_of_another_processor(processors(results) - self._processors)
         self._done += len(results)
         self._ended += len(results)
         self._returns += [result.total_reward for result in results]
 
-    def _tell_of_another_processor(self, processors: set[str]) -> None:
-        new = processors - self._processors
+    def _tell_of_another_processor(self, new: set[str]) -> None:
         if new and self._processors:
-            before, now = (", ".join(sorted(kinds)) for kinds in (self._processors, new))
-            self._progress.note(
-                f"{self._method} has episodes computed by {before}; this goes on with {now}.",
-                "Both are right, but their last bits differ, and with them what is planned and done.",
-            )
+            self._progress.note(other_processor(self._method, self._processors, new))
         self._processors |= new
 
     def show(self, facts: PoolFacts) -> None:

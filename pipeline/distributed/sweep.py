@@ -14,7 +14,7 @@ from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import SweepConfig
 from pipeline.evaluation.environment_check import check_environment
 from pipeline.evaluation.methods import MethodRecipe, method_recipe
-from pipeline.evaluation.results import EpisodeStore
+from pipeline.evaluation.results import EpisodeStore, processors
 from pipeline.evaluation.subject import checkpoint_folder, load_manifest
 from pipeline.evaluation.sweep import (
     Setting,
@@ -28,6 +28,7 @@ from pipeline.evaluation.sweep import (
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
 from pipeline.progress import Progress
+from pipeline.provenance import other_processor
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import interval_text
 from pipeline.run_folder import RunFolder
@@ -64,8 +65,11 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
     )
     with exclusive(run.sweep, "sweep"), Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
         claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
+        before = _processors(_episodes(experiment, run))
         errors: list[Exception] = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
         episodes = _episodes(experiment, run)
+        if before and (new := _processors(episodes) - before):
+            progress.note(other_processor("what was swept so far", before, new))
         rows = _write_results(experiment, run, str(checkpoint), episodes)
         progress.finish(f"{len(rows)} settings in {run.sweep}")
     print(_printed(rows, experiment.sweep))
@@ -151,6 +155,10 @@ def _episodes(experiment: Experiment, run: RunFolder) -> list[tuple[Setting, lis
     stores = [(setting, EpisodeStore(run.sweep / setting_key(setting))) for setting in tried_settings(run.sweep)]
     entries = [(setting, store.read(experiment.sweep.episodes)) for setting, store in stores]
     return [(setting, results) for setting, results in entries if results]
+
+
+def _processors(episodes: list[tuple[Setting, list[EpisodeResult]]]) -> set[str]:
+    return processors(result for _, results in episodes for result in results)
 
 
 def _ended(results: list[EpisodeResult]) -> bool:

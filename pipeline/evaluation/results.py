@@ -45,6 +45,11 @@ _COMPARED = ("environment", "seed", "model")
 """Parts of a method's identity that are the same for all methods of one table."""
 
 
+def processors(results: Iterable[EpisodeResult]) -> set[str]:
+    """Returns the kinds of processor that computed the episodes, as far as they are known."""
+    return {result.computed_by for result in results if result.computed_by}
+
+
 class EpisodeStore:
     """The episodes of one method with one configuration.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import CheckpointError
 from pipeline.models.import_checkpoint import import_checkpoint
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.provenance import computed_by
+from pipeline.provenance import computed_by, other_processor
 from pipeline.training.checkpoint import COMPUTED_BY, last_checkpoint, load_checkpoint, load_training_state, read_info
 from pipeline.training.state import TrainingState
 from pipeline.training.step import TrainStep
@@ -39,14 +39,8 @@ def resume(task: TrainingTask, world: World, step: TrainStep, state: TrainingSta
 def _tell_of_another_processor(folder: Path, world: World) -> None:
     before = (read_info(folder).trained_on or {}).get(COMPUTED_BY)
     now = computed_by(world.device)
-    if before not in (None, now):
-        logger.warning(
-            "%s was computed by %s; this training goes on with %s. Both are right, but their last bits differ, so the "
-            "result will not be that of either alone.",
-            folder.name,
-            before,
-            now,
-        )
+    if before is not None and before != now:
+        logger.warning("%s", other_processor(folder.name, [before], [now]))
 
 
 def _newest(parent: Path, world: World) -> Path | None:

@@ -75,7 +75,7 @@ def test_a_result_that_goes_on_with_another_kind_of_processor_says_so_once(
             on_results([result(recipe.method, start.episode, 1.0, computed_by=processor[0])])
 
     monkeypatch.setattr(losing_pool, "run", run_all)
-    told = "trajectory_transformer has episodes computed by an abacus; this goes on with a slide rule."
+    told = "trajectory_transformer was computed by an abacus, and goes on with a slide rule."
     for episodes, kind, times in ((2, "an abacus", 0), (3, "an abacus", 0), (5, "a slide rule", 1), (5, "", 0)):
         processor[0] = kind
         experiment, run = made(tmp_path, evaluation={"episodes": episodes, "methods": ["trajectory_transformer"]})

@@ -7,7 +7,7 @@ import ray
 import yaml
 
 from pipeline.distributed.sweep import sweep
-from pipeline.distributed.trials import TrialPlan, _search, tried_settings
+from pipeline.distributed.trials import SettingTrial, TrialPlan, _search, tried_settings
 from pipeline.errors import ClusterError, EvaluationError, RunFolderError
 from pipeline.evaluation.methods import build_batch, method_recipe
 from pipeline.evaluation.results import EpisodeStore
@@ -18,6 +18,7 @@ from pipeline.run_folder import RunFolder
 from tests.distributed.processes import descendants, is_alive, start_job, wait_for
 from tests.evaluation.counting import SPACES
 from tests.evaluation.tiny_run import TIMING_COLUMNS, episode_frame, tiny_experiment, write_tiny_checkpoint
+from tests.reporting.made_run import result
 
 pytestmark = pytest.mark.ray
 
@@ -131,6 +132,28 @@ def test_a_search_that_learns_asks_a_cluster_without_nodes_for_one(
         experiment, run = made(tmp_path / search, evaluation={"cpus_per_actor": 64}, sweep={"search": search})
         sweep(experiment, run)
     assert asked == [4, 1]
+
+
+def test_a_sweep_that_goes_on_with_another_kind_of_processor_says_so(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment, run = made(tmp_path, sweep={"space": {"planning.horizon": [1, 2]}, "episodes": 1})
+    told = "what was swept so far was computed by an abacus, and goes on with a slide rule."
+    for horizon, kind in ((1, "an abacus"), (2, "a slide rule")):
+
+        def run_one(plan: TrialPlan, *_: Any, horizon: int = horizon, kind: str = kind) -> list[Exception]:
+            setting = {"planning.horizon": horizon}
+            trial = SettingTrial.__new__(SettingTrial)
+            trial._plan = plan
+            trial.reset_config({"setting": setting})
+            store = EpisodeStore(plan.folder / setting_key(setting))
+            store.add([result("trajectory_transformer", 0, 1.0, computed_by=kind)])
+            return [RuntimeError("the other setting failed")]
+
+        monkeypatch.setattr("pipeline.distributed.sweep.run_trials", run_one)
+        with pytest.raises(EvaluationError, match="the other setting failed"):
+            sweep(experiment, run)
+        assert (told in capsys.readouterr().out) is (horizon == 2)
 
 
 @pytest.mark.slow

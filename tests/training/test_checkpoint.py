@@ -63,7 +63,7 @@ def test_a_training_that_goes_on_with_another_kind_of_processor_says_so(
     assert not caplog.records
     monkeypatch.setattr("pipeline.training.resume.computed_by", lambda _: "an abacus")
     run(task)
-    assert f"was computed by {computed_by('cpu')}; this training goes on with an abacus" in caplog.text
+    assert f"was computed by {computed_by('cpu')}, and goes on with an abacus." in caplog.text
 
 
 def test_a_checkpoint_from_before_that_was_recorded_is_read(tmp_path: Path) -> None:
