@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -34,12 +35,13 @@ def hardware() -> dict[str, str]:
 
 def processor() -> str:
     """Returns the processor's name: Linux tells it in a file, elsewhere Python's own word must do."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    named = re.search(r"(?m)^model name\s*:\s*(.+)", _cpuinfo())
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
 
 
 def computed_by(device: str | torch.device) -> str:
@@ -51,7 +53,14 @@ def computed_by(device: str | torch.device) -> str:
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     products = "MKL" if torch.backends.mkl.is_available() else "no MKL"  # type: ignore[no-untyped-call]
-    return f"{processor()} ({torch.backends.cpu.get_cpu_capability()}, {products}), torch {torch.__version__}"
+    kind = [*_generation(), torch.backends.cpu.get_cpu_capability(), products]
+    return f"{processor()} ({', '.join(kind)}), torch {torch.__version__}"
+
+
+def _generation() -> list[str]:
+    """Returns the processor's family and model where Linux tells them: virtual machines hide them behind one name."""
+    told = dict(re.findall(r"(?m)^(cpu family|model)\s*:\s*(\w+)", _cpuinfo()))
+    return [f"family {told['cpu family']} model {told['model']}"] if len(told) == 2 else []
 
 
 def other_processor(what: str, before: Iterable[str], now: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: one quiet Ray for the whole session, nothing in the home folder, no threads fighting."""
+"""Fixtures of all tests: one quiet Ray a process, nothing in the home folder, no threads fighting."""
 
 import json
 import os
@@ -16,6 +16,9 @@ import pipeline.distributed  # noqa: F401 (sets the switches of Ray before anyth
 from pipeline.provenance import computed_by
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+NUMBA_CACHE = REPOSITORY / ".pytest_cache" / "numba"
+"""Of its own for each process that runs tests: Numba numbers the files of a cache without a lock."""
+os.environ.setdefault("NUMBA_CACHE_DIR", str(NUMBA_CACHE / os.environ.get("PYTEST_XDIST_WORKER", "alone")))
 DURATIONS = Path(__file__).with_name("durations.json")
 RECORDED_SECONDS = 2.0
 """Tests that took less are not worth a line."""
@@ -26,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--record-durations", action="store_true", help=f"Write how long each test took to tests/{DURATIONS.name}."
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses to record a part of the tests as if it were the whole."""
+    part = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword or config.option.markexpr
+    if config.getoption("--record-durations") and part:
+        raise pytest.UsageError("--record-durations is given with a choice of tests; expected the whole run.")
 
 
 def recorded_seconds() -> dict[str, float]:

@@ -5,16 +5,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import NUMBA_CACHE
+
 _CPUINFO = Path("/proc/cpuinfo")
 
+_AVX2 = "+avx,+avx2,+fma"
 # What the instruction set needs, and how each library is told to use no more than it: numpy's and scipy's OpenBLAS,
 # torch's own kernels, its oneDNN, and Numba. Torch's MKL asks the processor and takes no orders on AMD.
 _SETTINGS = {
-    "AVX": ("avx", "Sandybridge", "default", "AVX", "sandybridge"),
-    "AVX2": ("avx2", "Haswell", "avx2", "AVX2", "haswell"),
-    "AVX512": ("avx512dq", "SkylakeX", "avx512", "AVX512_CORE", "skylake-avx512"),
+    "AVX": ("avx", "Sandybridge", "default", "AVX", "sandybridge", "+avx"),
+    "AVX2": ("avx2", "Haswell", "avx2", "AVX2", "haswell", _AVX2),
+    "AVX512": (
+        "avx512vl",
+        "SkylakeX",
+        "avx512",
+        "AVX512_CORE",
+        "skylake-avx512",
+        f"{_AVX2},+avx512f,+avx512cd,+avx512dq,+avx512bw,+avx512vl",
+    ),
 }
-_VARIABLES = ("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NUMBA_CPU_NAME")
+_VARIABLES = (
+    "OPENBLAS_CORETYPE",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+)
 
 
 def emulated() -> list[str]:
@@ -27,9 +43,9 @@ def emulated() -> list[str]:
 def run_as(instructions: str, *arguments: str, **variables: str) -> str:
     """Runs `python` with `arguments` as a processor with these instructions; returns what it printed."""
     settings = dict(zip(_VARIABLES, _SETTINGS[instructions][1:], strict=True))
-    environment = {**os.environ, **settings, "NUMBA_CPU_FEATURES": "", **variables}
+    environment = {**os.environ, **settings, "NUMBA_CACHE_DIR": str(NUMBA_CACHE / instructions), **variables}
     done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

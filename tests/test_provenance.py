@@ -43,10 +43,13 @@ def test_a_folder_without_a_history_says_so_or_what_it_was_submitted_as(
 
 
 def test_the_kind_of_processor_has_its_instructions_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.provenance.processor", lambda: "Abacus 7")
+    told = "cpu family : 26\nmodel      : 17\nmodel name : Abacus 7\nstepping : 1\n"
+    monkeypatch.setattr("pipeline.provenance._cpuinfo", lambda: told)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr("torch.backends.mkl.is_available", lambda: True)
-    assert computed_by("cpu") == f"Abacus 7 (AVX2, MKL), torch {torch.__version__}"
+    assert computed_by("cpu") == f"Abacus 7 (family 26 model 17, AVX2, MKL), torch {torch.__version__}"
+    monkeypatch.setattr("pipeline.provenance._cpuinfo", lambda: "")
+    assert computed_by("cpu").endswith(f" (AVX2, MKL), torch {torch.__version__}")
 
 
 def test_a_gpu_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

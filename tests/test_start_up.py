@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,10 +58,19 @@ def test_the_heavy_packages_are_those_that_the_jobs_import_later() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_whole_way_does_not_begin_without_a_configuration() -> None:
-    ((status, _, err, packages),) = run("run", ["--name", "mine"])
+def test_the_whole_way_does_not_begin_without_a_configuration(tmp_path: Path) -> None:
+    ((status, _, err, packages),) = run("run", ["--name", "mine", "--runs", str(tmp_path)])
     assert status == 2
     assert err.startswith("error: no --config is given; expected one, because")
     assert "--config configs/quickstart.yaml\n      Two cores, two minutes" in err
     assert "ray" not in packages
-    assert not (REPOSITORY / "runs" / "mine").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_prepare_finds_all_that_it_imports_once_it_has_something_to_do() -> None:
+    """The other jobs are started as processes of their own elsewhere; where others came before, nothing can miss."""
+    lines = (REPOSITORY / "jobs" / "prepare.py").read_text().splitlines()
+    code = "\n".join(line.strip() for line in lines if line.startswith("    from pipeline."))
+    assert code
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

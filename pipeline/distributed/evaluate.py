@@ -52,7 +52,7 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     checkpoint = checkpoint_folder(config.checkpoint, run.checkpoints) if has_model else None
     manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint, experiment.planning.discount)
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
-    rows = [_row(method, experiment, run, manifest, checkpoint) for method in config.methods]
+    rows = [_row(method, experiment, run, manifest, checkpoint) for method in dict.fromkeys(config.methods)]
     check_environment(experiment.environment, manifest.spaces)
     total = config.episodes * len(rows)
     with exclusive(run.evaluation, "evaluation"), Progress("evaluate", total, "episodes") as progress:

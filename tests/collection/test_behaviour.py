@@ -124,6 +124,6 @@ def test_actions_without_bounds_are_refused() -> None:
         behaviour(Box(-np.inf, np.inf, (1,)))
 
 
-def test_most_noise_below_noise_is_refused() -> None:
+def test_max_noise_below_noise_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"max_noise is 0.1; expected at least noise, 0.5"):
         BehaviourConfig(policy="reacher", noise=0.5, max_noise=0.1)

@@ -67,6 +67,7 @@ def test_the_commands_of_the_first_screen_are_targets_of_make(target: str) -> No
         "test-all": "-m pytest",
     }[target]
     assert expected in run.stdout
+    assert ("not slow" in run.stdout) is (target == "test")
 
 
 @pytest.mark.parametrize("line", job_commands())
@@ -91,7 +92,7 @@ def test_a_job_takes_the_options_that_the_readme_gives_it(line: str, monkeypatch
 def test_the_commands_run_in_the_order_in_which_they_stand(
     cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """All in one process, which saves their imports; jobs as processes of their own are the tests beside this one."""
+    """All in one process, which saves their imports; what each job imports alone is in tests/test_start_up.py."""
     added = ["--config", str(TINY), "--runs", str(tmp_path_factory.mktemp("runs"))]
     lines = [[*shlex.split(line)[1:], *added] for line in runnable()]
     run = subprocess.run(

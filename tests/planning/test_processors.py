@@ -4,7 +4,6 @@ import hashlib
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.planning.kernels import COLUMNS, ROWS, affine
 from tests.planning.slots import PLANS
@@ -12,6 +11,14 @@ from tests.processors import emulated, run_as
 
 pytestmark = pytest.mark.skipif(not emulated(), reason="only x86 processors can be told to be others")
 
+SEEN = """
+import torch
+from llvmlite import ir
+from numba.core.registry import cpu_target
+from pipeline.planning.kernels import _tile
+context = cpu_target.target_context
+print(torch.backends.cpu.get_cpu_capability(), context.codegen().magic_tuple()[1], _tile(context, ir.FloatType()))
+"""
 PRODUCT = "from tests.planning.test_processors import product; print(product())"
 
 
@@ -40,11 +47,12 @@ def test_processors_with_fused_multiplications_give_products_of_the_same_bits():
     assert len(set(hashes.values())) == 1, hashes
 
 
-def test_an_emulated_processor_is_what_torch_and_numba_see():
-    """Else the tests above would all run on one and the same kind."""
-    name = emulated()[0]
-    code = "import torch; from numba.core.registry import cpu_target as t;"
-    code += "print(torch.backends.cpu.get_cpu_capability(), t.target_context.codegen().magic_tuple()[1])"
-    expected = {"AVX": "DEFAULT sandybridge", "AVX2": "AVX2 haswell", "AVX512": "AVX512 skylake-avx512"}
-    assert run_as(name, "-c", code).strip() == expected[name]
-    assert torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2", "AVX512")
+@pytest.mark.parametrize("instructions", emulated())
+def test_an_emulated_processor_is_what_torch_and_numba_see(instructions):
+    """Else the tests above would all run on one and the same kind, with one and the same tile."""
+    expected = {
+        "AVX": "DEFAULT sandybridge (4, 16)",
+        "AVX2": "AVX2 haswell (4, 16)",
+        "AVX512": "AVX512 skylake-avx512 (8, 32)",
+    }
+    assert run_as(instructions, "-c", SEEN).strip() == expected[instructions]
