@@ -5,10 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.errors import StorageError
-from pipeline.provenance import commit, hardware
+from pipeline.provenance import commit, computed_by, hardware
 
 RESULTS = Path(__file__).resolve().parents[2] / "tests" / "benchmarks" / "results.jsonl"
 
@@ -31,7 +29,8 @@ def append_record(result: dict[str, Any], path: Path = RESULTS) -> dict[str, Any
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         **hardware(),
-        "torch": torch.__version__,
+        # A GPU may be there by its name, a CPU with its threads.
+        "computed_by": computed_by("cpu" if str(result.get("device", "cpu")).startswith("cpu") else "cuda"),
     }
     line |= result
     with path.open("a") as file:

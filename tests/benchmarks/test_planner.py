@@ -17,7 +17,7 @@ from pipeline.errors import StorageError
 from pipeline.models.config import ModelConfig
 from pipeline.planning.beam import BeamPlanner
 from pipeline.planning.config import PlanningConfig
-from pipeline.provenance import commit, hardware
+from pipeline.provenance import commit, computed_by, hardware
 from pipeline.references.planner import ReferencePlanner
 from pipeline.tokens.layout import TransitionLayout
 
@@ -182,11 +182,11 @@ def test_the_last_line_of_the_command_is_one_json_object():
 def test_a_record_is_appended_as_one_line_with_commit_and_hardware(tmp_path):
     path = tmp_path / "results.jsonl"
     record.append_record({"benchmark": "planner"}, path)
-    record.append_record({"benchmark": "train"}, path)
+    record.append_record({"benchmark": "train", "device": "cpu, 2 threads"}, path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["benchmark"] for line in lines] == ["planner", "train"]
-    told = {"commit": commit(), **hardware(), "torch": torch.__version__}
-    assert {name: lines[0][name] for name in told} == told
+    told = {"commit": commit(), **hardware(), "computed_by": computed_by("cpu")}
+    assert [{name: line[name] for name in told} for line in lines] == [told, told]
     assert datetime.fromisoformat(lines[0]["date"]).tzinfo is not None
 
 
