@@ -36,6 +36,7 @@ _STORAGE = {
 
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+"""Those that come with the code."""
 
 
 def job(
@@ -45,13 +46,13 @@ def job(
 
     Scripts import stages inside `main`: Ray and torch take seconds, which neither --help nor a mistake should cost.
 
+    Ends the process with status 0, 2 (an error that the user can put right, told in one message without a
+    traceback), 130 (Ctrl-C) or 143 (SIGTERM). Any other exception is a defect and keeps its traceback.
+
     Args:
         main: What the job does.
         description: What --help says of it.
         requires_config: Refuse to begin without any `--config`, with the defaults alone.
-
-    Ends the process with status 0, 2 (an error that the user can put right, told in one message without a
-    traceback), 130 (Ctrl-C) or 143 (SIGTERM). Any other exception is a defect and keeps its traceback.
     """
     with plain_endings():
         experiment = parse_experiment(description, sys.argv[1:])
