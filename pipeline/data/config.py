@@ -1,10 +1,14 @@
-"""Which episodes are read, and how they become token shards."""
+"""Which episodes are read, and how they become shards."""
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.configuration import VOLATILE, Config
+from pipeline.data.returns import RewardTreatment
+from pipeline.errors import ConfigError
+
+Store = Literal["tokens", "values", "both"]
 
 
 class SourceConfig(Config):
@@ -65,7 +69,15 @@ class DataConfig(Config):
     termination_penalty: float | None = Field(
         None,
         description="Replaces the reward of a terminal last step before values are computed "
-        "(-100 in the released code); null keeps the reward.",
+        "(-100 in the released code); null keeps the reward. Only tokens have it.",
+    )
+    delay_rewards: bool = Field(
+        False, description="Give each episode's whole return at its last step, and no reward before."
+    )
+    store: Store = Field(
+        "both",
+        description="What shards hold of each step: tokens (for trajectory_transformer), values in float32 (for the "
+        "other methods), or both.",
     )
     validation_share: float = Field(
         0.05, ge=0, lt=1, description="Share of episodes held out for the validation loss, 0 to below 1."
@@ -89,6 +101,22 @@ class DataConfig(Config):
         json_schema_extra=VOLATILE,
     )
 
-    def treatment(self) -> dict[str, Any]:
+    @property
+    def reward_treatment(self) -> RewardTreatment:
+        """What is done with the rewards."""
+        return RewardTreatment(
+            discount=self.discount, termination_penalty=self.termination_penalty, delayed=self.delay_rewards
+        )
+
+    @model_validator(mode="after")
+    def _last_reward_is_penalty_or_return(self) -> "DataConfig":
+        if self.delay_rewards and self.termination_penalty is not None:
+            raise ConfigError(
+                f"data.termination_penalty is {self.termination_penalty} and data.delay_rewards is true; expected one "
+                "or the other: the penalty would take the place of the whole return."
+            )
+        return self
+
+    def preparation(self) -> dict[str, Any]:
         """Returns the identity of what is done with the sources, whichever they are and wherever the shards go."""
         return self.model_copy(update={"output": None, "sources": ()}).identity()

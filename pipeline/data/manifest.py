@@ -1,4 +1,4 @@
-"""What a folder of token shards holds: the one file that makes them mean something, written last.
+"""What a folder of shards holds: the one file that makes them mean something, written last.
 
 A folder without it is unfinished, whatever else lies there.
 """
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.data.returns import RewardTreatment
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics import Statistics
 from pipeline.data.storage import Folder, Location
@@ -18,7 +19,7 @@ from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 
 
 class Record(BaseModel):
@@ -79,7 +80,7 @@ class Totals(Record):
 
 
 class Manifest(Record):
-    """Everything that training, planning and evaluation must know of the tokens.
+    """Everything that training, planning and evaluation must know of the shards.
 
     Attributes:
         format_version: Of this file.
@@ -88,8 +89,8 @@ class Manifest(Record):
         centers: What the tokens of each dimension decode to, `layout.bins[d]` numbers.
         discretizer_kind: How edges were found: `quantile`, `uniform`, or `given` by another manifest.
         spaces: How the environment's observations and actions become columns.
-        discount: g of the value to go.
-        termination_penalty: What replaced the reward of a terminal last step, None if nothing did.
+        treatment: What was done with the rewards.
+        columns: What the shards hold of each step, beside what they say of the episode.
         seed: Root seed of the validation split.
         sources: Data sets, in order.
         shards: Files, in order.
@@ -98,14 +99,14 @@ class Manifest(Record):
         versions: Of the libraries that decide bytes.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     layout: TransitionLayout
     edges: tuple[tuple[float, ...], ...]
     centers: tuple[tuple[float, ...], ...]
     discretizer_kind: Literal["quantile", "uniform", "given"]
     spaces: Spaces
-    discount: float
-    termination_penalty: float | None
+    treatment: RewardTreatment
+    columns: tuple[str, ...]
     seed: int
     sources: tuple[SourceRecord, ...]
     shards: tuple[ShardRecord, ...]

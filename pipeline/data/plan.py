@@ -10,10 +10,11 @@ import numpy as np
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex, build_index, with_validation
-from pipeline.data.shards import ShardSettings, Split
+from pipeline.data.shards import ShardSettings
 from pipeline.data.sources import Source
 from pipeline.data.spaces import Spaces
 from pipeline.data.summary import SummarySettings
+from pipeline.data.table import Split
 from pipeline.errors import DataError
 from pipeline.records import Episode
 
@@ -55,7 +56,7 @@ class Preparation:
     def origin(self) -> str:
         """Names everything that shards depend on: what the data sets hold, the choice of episodes, the settings."""
         prints = [(source.name, source.fingerprint()) for source in self.readers]
-        hasher = hashlib.sha256(json.dumps([prints, self.seed, self.config.treatment()], sort_keys=True).encode())
+        hasher = hashlib.sha256(json.dumps([prints, self.seed, self.config.preparation()], sort_keys=True).encode())
         hasher.update(self.index.sources.tobytes() + self.index.ids.tobytes())
         return hasher.hexdigest()
 
@@ -67,7 +68,11 @@ class Preparation:
         # At least 1: where no episode has steps, the pass over them says so.
         share = min(1.0, config.sample_numbers / max(1, self.index.steps * columns))
         return SummarySettings(
-            self.spaces, config.discount, config.termination_penalty, config.on_invalid == "drop", share, self.seed
+            spaces=self.spaces,
+            treatment=config.reward_treatment,
+            drop_invalid=config.on_invalid == "drop",
+            sample_share=share,
+            seed=self.seed,
         )
 
 
@@ -93,7 +98,11 @@ class ShardPlan:
         valid = EpisodeIndex(summary.sources, summary.ids, summary.lengths, none_yet)
         index = with_validation(valid, config.validation_share, preparation.seed)
         settings = ShardSettings(
-            fit.discretizer, config.discount, config.termination_penalty, config.steps_per_row, preparation.origin
+            discretizer=fit.discretizer,
+            treatment=config.reward_treatment,
+            store=config.store,
+            steps_per_row=config.steps_per_row,
+            origin=preparation.origin,
         )
         return cls(index, index.blocks(config.steps_per_shard), settings)
 
@@ -118,5 +127,12 @@ def _common_spaces(sources: Sequence[Source]) -> Spaces:
                 f"{source.name} has {theirs.observation_dim} observation and {theirs.action_dim} action columns; "
                 f"expected {ours.observation_dim} and {ours.action_dim} of the same names and kinds as {first.name}. "
                 "Mix only data sets of one environment."
+            )
+        bounds = [(spaces.action_low, spaces.action_high) for spaces in (ours, theirs)]
+        if None not in (ours.action_low, theirs.action_low) and bounds[0] != bounds[1]:
+            raise DataError(
+                f"{source.name} has actions between {theirs.action_low} and {theirs.action_high}; expected the bounds "
+                f"of {first.name}, {ours.action_low} and {ours.action_high}, by which networks scale actions. Mix only "
+                "data sets of one environment."
             )
     return first.spaces

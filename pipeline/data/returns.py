@@ -1,7 +1,62 @@
-"""Sums of future rewards."""
+"""What is made of an episode's rewards: their treatment, and sums of those to come."""
+
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+
+class RewardTreatment(BaseModel):
+    """What is done with the rewards of the data before anything learns from them.
+
+    Attributes:
+        discount: g of the value to go, above 0, at most 1.
+        termination_penalty: Replaces the reward of a terminal last step in the tokens; None keeps it.
+        delayed: Each episode's whole return is given at its last step, and nothing before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    discount: float
+    termination_penalty: float | None = None
+    delayed: bool = False
+
+    def rewards(self, rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns (T,) the rewards as the data is taken to have them: delayed, or as they are."""
+        if not self.delayed or not len(rewards):
+            return rewards
+        late = np.zeros(len(rewards))
+        late[-1] = rewards.sum()
+        return late
+
+    def penalised(self, rewards: NDArray[np.float64], terminated: bool) -> NDArray[np.float64]:
+        """Returns what `rewards` gives, with the last one replaced where the episode terminated and there is a penalty.
+
+        Of these the tokens are made. Methods that learn from values see no penalty: a return that they are asked for is
+        the environment's own.
+        """
+        kept = self.rewards(rewards)
+        if self.termination_penalty is None or not terminated:
+            return kept
+        return np.concatenate([kept[:-1], [self.termination_penalty]])
+
+
+def returns_to_go(rewards: NDArray[np.floating], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Returns (S,) the undiscounted sum of the rewards from each step on, the current one included.
+
+    `R_t = sum_{k>=t} r_k`, added up in float64 whatever the rewards' type is.
+
+    Args:
+        rewards: (S,) of all episodes, one behind the other.
+        offsets: (n + 1,) where each episode starts.
+
+    Source: Chen et al. 2021, section 3.
+    """
+    sums = np.empty(len(rewards), np.float32)
+    for start, end in itertools.pairwise(offsets):
+        sums[start:end] = np.cumsum(rewards[start:end][::-1], dtype=np.float64)[::-1]
+    return sums
 
 
 def value_to_go(rewards: NDArray[np.float64], discount: float) -> NDArray[np.float64]:
@@ -24,12 +79,3 @@ def value_to_go(rewards: NDArray[np.float64], discount: float) -> NDArray[np.flo
         # The filter is the recursion V_t = r_{t+1} + g V_{t+1}, run backwards in C.
         values[:-1] = np.asarray(lfilter([1.0], [1.0, -discount], rewards[:0:-1]))[::-1]
     return values
-
-
-def with_termination_penalty(
-    rewards: NDArray[np.float64], terminated: bool, penalty: float | None
-) -> NDArray[np.float64]:
-    """Returns the rewards with the last one replaced by `penalty` if the episode terminated and there is a penalty."""
-    if penalty is None or not terminated:
-        return rewards
-    return np.concatenate([rewards[:-1], [penalty]])

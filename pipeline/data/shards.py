@@ -1,49 +1,56 @@
-"""Token shards: Parquet files with one row per episode, readable by anything that reads Parquet.
+"""Shards: Parquet files with one row per episode, readable by anything that reads Parquet.
 
-The bytes of a shard depend on its episodes, the discretizer and pyarrow's version alone.
+A row holds the episode's tokens, its values in float32 (observations, one more than steps; actions; rewards), or both.
+The bytes of a shard depend on its episodes, the settings and pyarrow's version alone.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.data.manifest import ShardRecord, read_manifest, read_shard
+from pipeline.data.config import Store
+from pipeline.data.manifest import Manifest, ShardRecord, read_manifest, read_shard
+from pipeline.data.returns import RewardTreatment, returns_to_go
 from pipeline.data.storage import Folder, Location
+from pipeline.data.table import (
+    ACTIONS,
+    OBSERVATIONS,
+    RETURNS_TO_GO,
+    REWARDS,
+    TOKENS,
+    EpisodeTable,
+    Rank,
+    Split,
+    held,
+)
 from pipeline.data.transitions import transition_table
+from pipeline.errors import DataError, ManifestError
 from pipeline.records import Episode
-from pipeline.tokens.discretizer import Discretizer, Tokens
-from pipeline.tokens.layout import TransitionLayout
+from pipeline.tokens.discretizer import Discretizer
 
-Split = Literal["train", "validation"]
+_VALUES = (OBSERVATIONS, ACTIONS, REWARDS)
 
+_FACTS = (
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("episode_id", pa.int64(), nullable=False),
+    pa.field("start", pa.int64(), nullable=False),
+    pa.field("length", pa.int32(), nullable=False),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("total_reward", pa.float64(), nullable=False),
+    pa.field("terminated", pa.bool_(), nullable=False),
+    pa.field("truncated", pa.bool_(), nullable=False),
+)
+"""Columns of a row that say what it is of."""
 
-@dataclass(frozen=True)
-class TokenEpisodes:
-    """The tokens of many episodes, one behind the other.
-
-    Attributes:
-        layout: Which token is what.
-        tokens: (S, D) uint8 or uint16, S steps of all episodes.
-        offsets: (n + 1,) where each episode starts; episode i is `tokens[offsets[i]:offsets[i + 1]]`.
-        terminated: (n,) the MDP itself ended after the episode's last step; False for a limit outside it.
-    """
-
-    layout: TransitionLayout
-    tokens: Tokens
-    offsets: NDArray[np.int64]
-    terminated: NDArray[np.bool_]
-
-    @property
-    def num_episodes(self) -> int:
-        """The number of episodes."""
-        return len(self.offsets) - 1
+FORMAT = 2
+"""Of a shard; one of another format is made again."""
 
 
 @dataclass(frozen=True)
@@ -52,41 +59,42 @@ class ShardSettings:
 
     Attributes:
         discretizer: Makes the tokens.
-        discount: g of the value to go.
-        termination_penalty: Replaces the reward of a terminal last step; None keeps it.
+        treatment: What is done with the rewards.
+        store: Whether tokens, values or both are stored.
         steps_per_row: Longer episodes are split into rows of this many steps.
         origin: Names the data that the episodes come from.
     """
 
     discretizer: Discretizer
-    discount: float
-    termination_penalty: float | None
+    treatment: RewardTreatment
+    store: Store
     steps_per_row: int
     origin: str = ""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What is stored of each step."""
+        return ((TOKENS,) if self.store != "values" else ()) + (_VALUES if self.store != "tokens" else ())
+
+    @property
     def schema(self) -> "pa.Schema":
         """The columns of a shard."""
-        token = pa.uint8() if self.discretizer.dtype is np.uint8 else pa.uint16()
-        return pa.schema(
-            [
-                pa.field("source", pa.string(), nullable=False),
-                pa.field("episode_id", pa.int64(), nullable=False),
-                pa.field("start", pa.int64(), nullable=False),
-                pa.field("length", pa.int32(), nullable=False),
-                pa.field("split", pa.string(), nullable=False),
-                pa.field("total_reward", pa.float64(), nullable=False),
-                pa.field("terminated", pa.bool_(), nullable=False),
-                pa.field("truncated", pa.bool_(), nullable=False),
-                pa.field("tokens", pa.list_(pa.field("token", token, nullable=False)), nullable=False),
-            ]
-        )
+        lists = [
+            pa.field(name, pa.list_(pa.field(name.removesuffix("s"), self._type(name), nullable=False)), nullable=False)
+            for name in self.columns
+        ]
+        return pa.schema([*_FACTS, *lists])
+
+    def _type(self, column: str) -> "pa.DataType":
+        if column != TOKENS:
+            return pa.float32()
+        return pa.uint8() if self.discretizer.dtype is np.uint8 else pa.uint16()
 
     @property
     def digest(self) -> str:
         """sha256 of all settings; a shard carries it, so that none of other settings or data is taken for finished."""
         hasher = hashlib.sha256(
-            repr((self.discount, self.termination_penalty, self.steps_per_row, self.origin)).encode()
+            repr((FORMAT, self.treatment.model_dump(), self.store, self.steps_per_row, self.origin)).encode()
         )
         hasher.update(repr(self.discretizer.layout).encode())
         hasher.update(self.discretizer.edges.tobytes())
@@ -114,11 +122,11 @@ def write_shard(
     pending: list[_Row] = []
     with pq.ParquetWriter(sink, settings.schema, compression="zstd", compression_level=3) as writer:
         for episode, split in episodes:
-            table = transition_table(episode, settings.discount, settings.termination_penalty)
+            table = transition_table(episode, settings.treatment)
             clipped += settings.discretizer.clipped(table)
-            for row in _rows(episode, split, settings.discretizer.encode(table), settings.steps_per_row):
+            for row in _rows(episode, split, table, settings):
                 pending.append(row)
-                rows, steps, waiting = rows + 1, steps + row.length, waiting + row.length
+                rows, steps, waiting = rows + 1, steps + row["length"], waiting + row["length"]
                 if waiting >= settings.steps_per_row:
                     writer.write_table(_table(pending, settings.schema))
                     pending, waiting = [], 0
@@ -144,87 +152,179 @@ def finished_shard(folder: Folder, index: int, settings: ShardSettings) -> Shard
     return _record(name, content, facts) if facts["settings"] == settings.digest else None
 
 
-def count_steps(folder: Location, shard: ShardRecord, split: Split) -> int:
-    """Returns the steps of one split in one shard, without reading its tokens."""
+def read_facts(folder: Location, shard: ShardRecord) -> "pa.Table":
+    """Returns what the rows of one shard say of their episodes, without what they hold of each step."""
     with Folder(folder).open(shard.file) as file:
-        table = pq.read_table(file, columns=["split", "length"])
-    return int(np.asarray(table["length"])[np.asarray(table["split"]) == split].sum())
+        return pq.read_table(file, columns=[field.name for field in _FACTS])
 
 
-def read_tokens(folder: Location, split: Split, shards: Sequence[ShardRecord] | None = None) -> TokenEpisodes:
-    """Returns the tokens of one split, in the order of the shards' rows.
+def count_steps(folder: Location, shard: ShardRecord, split: Split, lowest: Rank | None = None) -> int:
+    """Returns the steps of one shard that `read_table` would give."""
+    facts = read_facts(folder, shard).to_pylist()
+    return sum(row["length"] for row in facts if _is_asked_for(row, split, lowest))
+
+
+def read_table(
+    folder: Location,
+    split: Split,
+    columns: Sequence[str],
+    shards: Sequence[ShardRecord] | None = None,
+    lowest: Rank | None = None,
+) -> EpisodeTable:
+    """Returns the episodes of one split, in the order of the shards' rows.
 
     Args:
         folder: Of the shards.
         split: Which episodes.
+        columns: What is read of each step; `returns_to_go` is made of the rewards.
         shards: Which files of its manifest; None takes all.
+        lowest: The worst episode that is wanted; None takes all.
 
     Raises:
-        ManifestError: No manifest, a missing shard, or one whose checksum fails.
+        ManifestError: No manifest, a missing shard, one whose checksum fails, or shards without such a column.
     """
     manifest, place = read_manifest(folder), Folder(folder)
-    tokens: list[Tokens] = []
+    stored = require_columns(manifest, columns, str(place))
+    parts: dict[str, list[NDArray[Any]]] = {name: [_empty(manifest, name)] for name in stored}
     lengths: list[int] = []
-    endings: list[bool] = []
+    terminated: list[bool] = []
+    totals: list[float] = []
     for shard in manifest.shards if shards is None else shards:
-        for start, terminated, array in _read_rows(read_shard(place, shard), split, manifest.layout.transition_dim):
-            tokens.append(array)
+        rows = _read_rows(read_shard(place, shard), manifest, stored)
+        for row in (row for row in rows if _is_asked_for(row, split, lowest)):
             # Rows of one long episode follow each other; each but the first starts above 0.
-            if start == 0:
+            if row["start"] == 0:
                 lengths.append(0)
-                endings.append(terminated)
-            lengths[-1] += len(array)
-    empty = np.empty((0, manifest.layout.transition_dim), manifest.discretizer.dtype)
+                terminated.append(row["terminated"])
+                totals.append(row["total_reward"])
+            lengths[-1] += row["length"]
+            for name in stored:
+                # Of the observations the last one is what the next row begins with, or what nobody acted on.
+                parts[name].append(row[name][: row["length"]])
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    return TokenEpisodes(manifest.layout, np.concatenate(tokens or [empty]), offsets, np.array(endings, np.bool_))
+    found = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    if RETURNS_TO_GO in columns:
+        found[RETURNS_TO_GO] = returns_to_go(found[REWARDS], offsets)
+    asked = {name: found[name] for name in columns}
+    return EpisodeTable(asked, offsets, np.array(terminated, np.bool_), np.array(totals, np.float64))
 
 
-class _Row(NamedTuple):
-    """One row of a shard, its fields named as the columns."""
+def require_columns(manifest: Manifest, columns: Sequence[str], place: str) -> tuple[str, ...]:
+    """Returns the stored columns that `columns` are read from.
 
-    source: str
-    episode_id: int
-    start: int
-    length: int
-    split: Split
-    total_reward: float
-    terminated: bool
-    truncated: bool
-    tokens: Tokens
+    Raises:
+        ManifestError: The shards at `place` lack one.
+    """
+    stored = tuple(dict.fromkeys(REWARDS if name == RETURNS_TO_GO else name for name in columns))
+    missing = [name for name in stored if name not in manifest.columns]
+    if missing:
+        raise ManifestError(
+            f"{place} holds {' and '.join(manifest.columns)} of each step, but no {' and no '.join(missing)}; expected "
+            "them for this method. Set data.store to both and prepare again under another --name."
+        )
+    return stored
 
 
-def _rows(episode: Episode, split: Split, tokens: Tokens, steps_per_row: int) -> Iterator[_Row]:
-    total_reward = float(episode.rewards.sum())
-    ends = episode.terminated, episode.truncated
-    for start in range(0, len(tokens), steps_per_row):
-        part = tokens[start : start + steps_per_row]
-        yield _Row(episode.source, episode.episode_id, start, len(part), split, total_reward, *ends, part)
+def step_bytes(manifest: Manifest, columns: Sequence[str]) -> int:
+    """Returns the bytes of one step's `columns`, as a training holds them."""
+    return sum(held(_empty(manifest, name)).dtype.itemsize * _width(manifest, name) for name in columns)
+
+
+def _width(manifest: Manifest, column: str) -> int:
+    """Returns the numbers of one step."""
+    spaces = manifest.spaces
+    widths = {TOKENS: manifest.layout.transition_dim, OBSERVATIONS: spaces.observation_dim, ACTIONS: spaces.action_dim}
+    return widths.get(column, 1)
+
+
+def _empty(manifest: Manifest, column: str) -> NDArray[Any]:
+    dtype = manifest.discretizer.dtype if column == TOKENS else np.float32
+    return np.empty((0,) if column in (REWARDS, RETURNS_TO_GO) else (0, _width(manifest, column)), dtype)
+
+
+_Row = dict[str, Any]
+"""One row of a shard by the names of its columns; what it holds of each step is an array of one row a step."""
+
+
+def _rows(episode: Episode, split: Split, table: NDArray[np.float64], settings: ShardSettings) -> Iterator[_Row]:
+    """Yields the rows of an episode: itself, or parts of a long one, which share the observation between them."""
+    arrays = _values(episode, settings.treatment) if settings.store != "tokens" else {}
+    if settings.store != "values":
+        arrays[TOKENS] = settings.discretizer.encode(table)
+    facts = {
+        "source": episode.source,
+        "episode_id": episode.episode_id,
+        "split": split,
+        "total_reward": float(episode.rewards.sum()),
+        "terminated": episode.terminated,
+        "truncated": episode.truncated,
+    }
+    for start in range(0, episode.num_steps, settings.steps_per_row):
+        end = min(start + settings.steps_per_row, episode.num_steps)
+        parts = {name: array[start : end + (name == OBSERVATIONS)] for name, array in arrays.items()}
+        yield {**facts, "start": start, "length": end - start, **parts}
+
+
+def _values(episode: Episode, treatment: RewardTreatment) -> dict[str, NDArray[Any]]:
+    """Returns the episode in float32.
+
+    Raises:
+        DataError: A number is too large for it.
+    """
+    given = {
+        OBSERVATIONS: episode.observations,
+        ACTIONS: episode.actions,
+        REWARDS: treatment.rewards(episode.rewards),
+    }
+    largest = np.finfo(np.float32).max
+    for name, array in given.items():
+        if np.abs(array).max(initial=0) > largest:
+            raise DataError(
+                f"Episode {episode.episode_id} of {episode.source} has {name} up to {np.abs(array).max():.3g}; "
+                f"expected at most {largest:.3g}, the largest of float32. Set data.store to tokens, or scale the data."
+            )
+    return {name: array.astype(np.float32) for name, array in given.items()}
 
 
 def _table(rows: Sequence[_Row], schema: "pa.Schema") -> "pa.Table":
-    columns = {name: [getattr(row, name) for row in rows] for name in _Row._fields[:-1]}
-    parts = [row.tokens.ravel() for row in rows]
+    return pa.table({field.name: _column(rows, field) for field in schema}, schema=schema)
+
+
+def _column(rows: Sequence[_Row], field: "pa.Field") -> Any:
+    values = [row[field.name] for row in rows]
+    if not pa.types.is_list(field.type):
+        return values
+    parts = [value.ravel() for value in values]
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(offsets, np.concatenate(parts), type=schema.field("tokens").type)
-    return pa.table({**columns, "tokens": lists}, schema=schema)
+    return pa.ListArray.from_arrays(offsets, np.concatenate(parts), type=field.type)
 
 
-def _read_rows(content: bytes, split: Split, transition_dim: int) -> Iterator[tuple[int, bool, Tokens]]:
-    """Yields first step, whether the episode terminated, and tokens of each row of `split`."""
-    table = pq.read_table(pa.BufferReader(content), columns=["start", "split", "terminated", "tokens"])
-    for batch in table.to_batches():
-        lists = batch.column("tokens")
-        values = lists.flatten().to_numpy(zero_copy_only=True)
-        ends = np.cumsum(lists.value_lengths().to_numpy())
-        splits, starts = batch.column("split").to_pylist(), batch.column("start").to_pylist()
-        terminated = batch.column("terminated").to_pylist()
-        for row, end in enumerate(ends):
-            if splits[row] == split:
-                begin = ends[row - 1] if row else 0
-                yield starts[row], terminated[row], values[begin:end].reshape(-1, transition_dim)
+def _is_asked_for(row: _Row, split: Split, lowest: Rank | None) -> bool:
+    return row["split"] == split and (
+        lowest is None or Rank(row["total_reward"], row["source"], row["episode_id"]) >= lowest
+    )
 
 
-def _record(name: str, content: bytes, facts: dict[str, object]) -> ShardRecord:
+def _read_rows(content: bytes, manifest: Manifest, columns: Sequence[str]) -> Iterator[_Row]:
+    """Yields the rows with some of what they hold of each step; arrays are views of the file's content."""
+    facts = [field.name for field in _FACTS]
+    for batch in pq.read_table(pa.BufferReader(content), columns=[*facts, *columns]).to_batches():
+        told = batch.select(facts).to_pylist()
+        stored = {name: _lists(batch.column(name)) for name in columns}
+        for number, row in enumerate(told):
+            arrays = {
+                name: values[number].reshape(-1, *_empty(manifest, name).shape[1:]) for name, values in stored.items()
+            }
+            yield {**row, **arrays}
+
+
+def _lists(column: "pa.ListArray") -> Sequence[NDArray[Any]]:
+    """Returns the array of each row, a view of the whole."""
+    values = column.flatten().to_numpy(zero_copy_only=True)
+    return np.split(values, np.cumsum(column.value_lengths().to_numpy())[:-1])
+
+
+def _record(name: str, content: bytes, facts: Mapping[str, object]) -> ShardRecord:
     return ShardRecord.model_validate(
         {
             "file": name,

@@ -1,7 +1,5 @@
 """What one pass over the data found, as it stands in the manifest and in the report."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +19,7 @@ class ReturnStatistics(BaseModel):
         mean, deviation: Mean and standard deviation of the returns.
         quantiles: Returns at `QUANTILES`: least, 5 %, quartiles, 95 %, greatest.
         histogram_edges, histogram_counts: Equal widths between least and greatest.
-        mean_length: Steps of an episode, on average.
+        mean_length, max_length: Steps of an episode, on average and at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +36,7 @@ class ReturnStatistics(BaseModel):
     histogram_edges: tuple[float, ...]
     histogram_counts: tuple[int, ...]
     mean_length: float
+    max_length: int
 
     @classmethod
     def of(
@@ -65,6 +64,7 @@ class ReturnStatistics(BaseModel):
             histogram_edges=tuple(edges.tolist()),
             histogram_counts=tuple(counts.tolist()),
             mean_length=float(lengths.mean()),
+            max_length=int(lengths.max()),
         )
 
 
@@ -114,8 +114,39 @@ class Statistics(BaseModel):
         most = max(dimension.bins for dimension in self.dimensions)
         return tuple(dimension.name for dimension in self.dimensions if dimension.distinct < most)
 
+    @property
+    def mean_return(self) -> float:
+        """The mean return over the episodes of all sources."""
+        episodes = sum(entry.episodes for entry in self.returns)
+        return sum(entry.mean * entry.episodes for entry in self.returns) / episodes
 
-def mean_return(statistics: Sequence[ReturnStatistics]) -> float:
-    """Returns the mean return over the episodes of all sources."""
-    episodes = sum(entry.episodes for entry in statistics)
-    return sum(entry.mean * entry.episodes for entry in statistics) / episodes
+    @property
+    def lowest_return(self) -> float:
+        """The lowest return of an episode."""
+        return min(entry.quantiles[0] for entry in self.returns)
+
+    @property
+    def best_return(self) -> float:
+        """The highest return of an episode."""
+        return max(entry.quantiles[-1] for entry in self.returns)
+
+    @property
+    def largest_return(self) -> float:
+        """The largest absolute return of an episode, 1 where all are 0: what returns are divided by."""
+        return max(max(abs(entry.quantiles[0]), abs(entry.quantiles[-1])) for entry in self.returns) or 1.0
+
+    @property
+    def longest_episode(self) -> int:
+        """Steps of the longest episode."""
+        return max(entry.max_length for entry in self.returns)
+
+    def moments(self, observation_dim: int) -> tuple[list[float], list[float]]:
+        """Returns mean and standard deviation of each observation column, as networks normalise by them.
+
+        Over all steps of all episodes, without the observation that nobody acted on. The deviation has 1e-6 added, so
+        that a column that never changes can be divided by it.
+
+        Source: the released code of the Decision Transformer.
+        """
+        columns = self.dimensions[:observation_dim]
+        return [column.mean for column in columns], [column.deviation + 1e-6 for column in columns]

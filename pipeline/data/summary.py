@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.returns import RewardTreatment
 from pipeline.data.spaces import Spaces
 from pipeline.data.transitions import check_shapes, complaint_of, transition_table
 from pipeline.errors import DataError
@@ -20,15 +21,14 @@ class SummarySettings:
 
     Attributes:
         spaces: The columns that every episode must have.
-        discount, termination_penalty: See `transition_table`.
+        treatment: What is done with the rewards.
         drop_invalid: Leave out and report episodes without steps or with NaN or infinite values; else they are refused.
         sample_share: Share of steps kept for the quantiles; 1 keeps all, and the quantiles are exact.
         seed: Root seed of the sample.
     """
 
     spaces: Spaces
-    discount: float
-    termination_penalty: float | None
+    treatment: RewardTreatment
     drop_invalid: bool
     sample_share: float
     seed: int
@@ -104,7 +104,7 @@ def summarize_episodes(episodes: Iterable[tuple[int, Episode]], settings: Summar
                 )
             invalid.append((source, episode.episode_id, complaint))
             continue
-        table = transition_table(episode, settings.discount, settings.termination_penalty)
+        table = transition_table(episode, settings.treatment)
         moments.add(table)
         samples.append(_sampled(table, settings, source, episode.episode_id))
         total = float(episode.rewards.sum())

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.returns import value_to_go, with_termination_penalty
+from pipeline.data.returns import RewardTreatment, value_to_go
 from pipeline.errors import DataError
 from pipeline.records import Episode
 
@@ -46,14 +46,13 @@ def complaint_of(episode: Episode) -> str | None:
     return None
 
 
-def transition_table(episode: Episode, discount: float, termination_penalty: float | None) -> NDArray[np.float64]:
+def transition_table(episode: Episode, treatment: RewardTreatment) -> NDArray[np.float64]:
     """Returns (T, D) the episode's transitions: observation, action, reward, value to go.
 
     Args:
         episode: Checked by `check_shapes`.
-        discount: g of the value to go.
-        termination_penalty: Replaces the reward of a terminal last step before values are computed; None keeps it.
+        treatment: What is done with the rewards before values are computed from them.
     """
-    rewards = with_termination_penalty(episode.rewards, episode.terminated, termination_penalty)
-    values = value_to_go(rewards, discount)
+    rewards = treatment.penalised(episode.rewards, episode.terminated)
+    values = value_to_go(rewards, treatment.discount)
     return np.column_stack([episode.observations[:-1], episode.actions, rewards, values])

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.data.config import DataConfig
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
-from pipeline.data.shards import read_tokens
+from pipeline.data.shards import read_table
+from pipeline.data.table import TOKENS
 from pipeline.errors import ManifestError
 from tests.data.episodes import random_episodes
 from tests.data.in_memory import write_shards
@@ -54,15 +55,15 @@ def test_a_shard_whose_checksum_fails_is_refused(shards: Path) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=r"shard-00001.parquet has the sha256 \w{12}...; expected \w{12}... of the"):
-        read_tokens(shards, "train")
+        read_table(shards, "train", [TOKENS])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format_version: Input should be 1"),
+        ({"format_version": 3}, "format_version: Input should be 2"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
-        ({"edges": []}, "not a manifest of format version 1"),
+        ({"edges": []}, "not a manifest of format version 2"),
     ],
 )
 def test_a_manifest_of_another_version_is_refused(shards: Path, change: dict[str, object], message: str) -> None:
@@ -72,8 +73,20 @@ def test_a_manifest_of_another_version_is_refused(shards: Path, change: dict[str
         read_manifest(shards)
 
 
+def test_shards_of_the_first_version_are_to_be_prepared_again(shards: Path) -> None:
+    """It had the rewards' treatment in two fields, and tokens alone."""
+    content = json.loads((shards / MANIFEST_NAME).read_text())
+    del content["columns"]
+    first = {**content, **content.pop("treatment"), "format_version": 1}
+    (shards / MANIFEST_NAME).write_text(json.dumps(first))
+    with pytest.raises(
+        ManifestError, match=r"version 2 \(format_version: .*\); expected what jobs/prepare\.py .*\. Run it again\.$"
+    ):
+        read_manifest(shards)
+
+
 def test_a_cut_off_manifest_is_refused(shards: Path) -> None:
     text = (shards / MANIFEST_NAME).read_text()
     (shards / MANIFEST_NAME).write_text(text[: len(text) // 2])
-    with pytest.raises(ManifestError, match=r"manifest.json is not a manifest of format version 1 .*; expected what"):
+    with pytest.raises(ManifestError, match=r"manifest.json is not a manifest of format version 2 .*; expected what"):
         read_manifest(shards)

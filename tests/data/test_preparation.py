@@ -7,9 +7,10 @@ import pytest
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit, fit_summary
 from pipeline.data.plan import Preparation
-from pipeline.data.shards import read_tokens
+from pipeline.data.shards import read_table
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics_table import statistics_notes, statistics_table
+from pipeline.data.table import TOKENS
 from pipeline.errors import DataError, ManifestError
 from pipeline.records import Episode
 from pipeline.references.prepare import reference_prepare
@@ -33,7 +34,7 @@ def test_tokens_and_edges_are_the_references(tmp_path: Path) -> None:
     folder = write_minari(tmp_path, "test/data-v0", episodes)
     reference = reference_prepare(folder / "data" / "main_data.hdf5", None, 12, 0.99)
     manifest = write_shards(tmp_path / "shards", episodes, DataConfig(num_bins=12, validation_share=0.0))
-    assert np.array_equal(read_tokens(tmp_path / "shards", "train").tokens, reference.tokens)
+    assert np.array_equal(read_table(tmp_path / "shards", "train", [TOKENS])[TOKENS], reference.tokens)
     assert [list(row) for row in manifest.edges] == [row.tolist() for row in reference.edges]
     assert manifest.layout.bins[1] == 1
 
@@ -43,7 +44,7 @@ def test_the_block_size_changes_no_token(tmp_path: Path) -> None:
     tokens = []
     for steps in (1, 30, 1000):
         write_shards(tmp_path / str(steps), episodes, DataConfig(num_bins=12, steps_per_shard=steps))
-        tokens.append(read_tokens(tmp_path / str(steps), "train").tokens)
+        tokens.append(read_table(tmp_path / str(steps), "train", [TOKENS])[TOKENS])
     assert np.array_equal(tokens[0], tokens[1])
     assert np.array_equal(tokens[0], tokens[2])
 
@@ -130,6 +131,25 @@ def test_a_mixture_of_different_columns_is_refused() -> None:
     sources = [MemorySource(random_episodes([5]), name="a"), MemorySource(narrow, name="b")]
     with pytest.raises(DataError, match=r"b has 2 observation and 2 action columns; expected 3 and 2 .* as a"):
         Preparation.of([(source, SourceConfig(id="x")) for source in sources], DataConfig(), 0)
+
+
+@pytest.mark.parametrize(("bounds", "refused"), [((-2.0, 2.0), True), ((-1.0, 1.0), False), (None, False)])
+def test_sources_whose_actions_have_other_bounds_are_not_mixed(
+    bounds: tuple[float, float] | None, refused: bool
+) -> None:
+    """Networks scale actions by them; D4RL's files name none."""
+
+    def source(name: str, ends: tuple[float, float] | None) -> MemorySource:
+        low, high = ((ends[0],) * 2, (ends[1],) * 2) if ends else (None, None)
+        spaces = Spaces.plain(3, 2).model_copy(update={"action_low": low, "action_high": high})
+        return MemorySource(random_episodes([5]), spaces, name=name)
+
+    sources = [(source(name, ends), SourceConfig(id="x")) for name, ends in (("a", (-1.0, 1.0)), ("b", bounds))]
+    if not refused:
+        Preparation.of(sources, DataConfig(), 0)
+        return
+    with pytest.raises(DataError, match=r"^b has actions between \(-2\.0, -2\.0\) .* of a, \(-1\.0, -1\.0\) and"):
+        Preparation.of(sources, DataConfig(), 0)
 
 
 def test_every_source_of_a_mixture_is_reported(tmp_path: Path) -> None:

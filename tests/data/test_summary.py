@@ -3,20 +3,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.data.returns import RewardTreatment
 from pipeline.data.spaces import Spaces
 from pipeline.data.summary import Summary, SummarySettings, merge, summarize_episodes
 from pipeline.data.transitions import transition_table
 from pipeline.errors import DataError
 from tests.data.episodes import random_episodes
 
-SETTINGS = SummarySettings(Spaces.plain(3, 2), 0.99, None, drop_invalid=False, sample_share=1.0, seed=5)
+TREATMENT = RewardTreatment(discount=0.99)
+SETTINGS = SummarySettings(Spaces.plain(3, 2), TREATMENT, drop_invalid=False, sample_share=1.0, seed=5)
 EPISODES = random_episodes([7, 1, 30, 12, 4, 9])
 PAIRS = [(number % 2, episode) for number, episode in enumerate(EPISODES)]
 
 
 def test_a_summary_holds_what_numpy_finds_in_the_whole_table() -> None:
     summary = summarize_episodes(PAIRS, SETTINGS)
-    table = np.concatenate([transition_table(episode, 0.99, None) for episode in EPISODES])
+    table = np.concatenate([transition_table(episode, TREATMENT) for episode in EPISODES])
     assert np.array_equal(summary.lowest, table.min(axis=0))
     assert np.array_equal(summary.highest, table.max(axis=0))
     assert np.allclose(summary.mean, table.mean(axis=0), rtol=1e-12)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.data.returns import RewardTreatment
 from pipeline.data.transitions import check_shapes, complaint_of, transition_table
 from pipeline.errors import DataError
 from pipeline.records import Episode
@@ -16,10 +17,11 @@ EPISODE = Episode(
     terminated=True,
     truncated=False,
 )
+PENALISED = RewardTreatment(discount=0.5, termination_penalty=-100.0)
 
 
 def test_a_row_is_observation_action_reward_and_value() -> None:
-    assert transition_table(EPISODE, 0.5, None).tolist() == [
+    assert transition_table(EPISODE, RewardTreatment(discount=0.5)).tolist() == [
         [0.0, 1.0, 10.0, 1.0, 4.0],
         [2.0, 3.0, 20.0, 2.0, 4.0],
         [4.0, 5.0, 30.0, 4.0, 0.0],
@@ -27,14 +29,14 @@ def test_a_row_is_observation_action_reward_and_value() -> None:
 
 
 def test_the_termination_penalty_comes_before_values_are_computed() -> None:
-    table = transition_table(EPISODE, 0.5, -100.0)
+    table = transition_table(EPISODE, PENALISED)
     assert table[:, 3].tolist() == [1.0, 2.0, -100.0]
     assert table[:, 4].tolist() == [2.0 - 50.0, -100.0, 0.0]
 
 
 def test_a_truncated_episode_keeps_its_last_reward() -> None:
     cut = replace(EPISODE, terminated=False, truncated=True)
-    assert transition_table(cut, 0.5, -100.0)[:, 3].tolist() == [1.0, 2.0, 4.0]
+    assert transition_table(cut, PENALISED)[:, 3].tolist() == [1.0, 2.0, 4.0]
 
 
 def test_as_many_observations_as_actions_are_refused() -> None:
