@@ -5,16 +5,21 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.acting import RANDOM
 from pipeline.collection.config import CollectConfig
 from pipeline.configuration import VOLATILE, Config, claimed_identity
 from pipeline.data.config import DataConfig
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import EvaluationConfig, SweepConfig
-from pipeline.models.config import ModelConfig
+from pipeline.methods.behaviour_cloning.config import BehaviourCloningConfig
+from pipeline.methods.decision_transformer.config import DecisionTransformerConfig
+from pipeline.methods.settings import MethodSettings
+from pipeline.methods.trajectory_transformer.config import TrajectoryTransformerConfig
 from pipeline.planning.config import PlanningConfig
 from pipeline.run_folder import RunFolder
 from pipeline.training.config import TrainingConfig
+from pipeline.workers import WorkersConfig
 
 
 class Experiment(Config):
@@ -35,23 +40,75 @@ class Experiment(Config):
     environment: EnvironmentConfig = EnvironmentConfig()
     collect: CollectConfig = CollectConfig()
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    method: str = Field("trajectory_transformer", description="What is trained; its section has its settings.")
+    trajectory_transformer: TrajectoryTransformerConfig = TrajectoryTransformerConfig()
+    decision_transformer: DecisionTransformerConfig = DecisionTransformerConfig()
+    behaviour_cloning: BehaviourCloningConfig = BehaviourCloningConfig()
     training: TrainingConfig = TrainingConfig()
+    workers: WorkersConfig = WorkersConfig()
     planning: PlanningConfig = PlanningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sweep: SweepConfig = SweepConfig()
 
+    @classmethod
+    def method_names(cls) -> list[str]:
+        """Returns the methods that there are: the sections of one."""
+        return [name for name, field in cls.model_fields.items() if isinstance(field.default, MethodSettings)]
+
+    @property
+    def settings(self) -> MethodSettings:
+        """The section of the method."""
+        settings: MethodSettings = getattr(self, self.method)
+        return settings
+
+    @property
+    def row_kinds(self) -> tuple[str, ...]:
+        """What is evaluated."""
+        rows = self.evaluation.rows
+        return (RANDOM, *self.settings.default_rows) if rows is None else tuple(dict.fromkeys(rows))
+
     @model_validator(mode="after")
-    def _context_fits_the_window(self) -> "Experiment":
-        if self.planning.context_transitions + 1 > self.model.window_transitions:
+    def _method_and_rows_exist(self) -> "Experiment":
+        if self.method not in self.method_names():
+            raise ConfigError(f"method is {self.method!r}; expected one of {', '.join(self.method_names())}.")
+        known = (RANDOM, *self.settings.row_kinds)
+        for kind in self.row_kinds:
+            if kind not in known:
+                raise ConfigError(
+                    f"evaluation.rows has {kind!r}; expected some of {', '.join(known)}, as {self.method} can act."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _every_micro_batch_has_a_window(self) -> "Experiment":
+        training, workers = self.training, self.workers.range[1]
+        parts = workers * training.accumulation_steps
+        if training.batch_size < parts:
             raise ConfigError(
-                f"planning.context_transitions is {self.planning.context_transitions}; expected less than "
-                f"model.window_transitions, {self.model.window_transitions}, which must hold the current one too."
+                f"training.batch_size is {training.batch_size}; expected at least {parts}, one window for each "
+                f"micro-batch: {workers} workers * training.accumulation_steps {training.accumulation_steps}."
             )
         return self
 
     @model_validator(mode="after")
-    def _rewards_and_values_are_discounted_alike(self) -> "Experiment":
+    def _shards_hold_what_is_read(self) -> "Experiment":
+        if self.data.store not in ("both", self.settings.reads):
+            raise ConfigError(
+                f"data.store is {self.data.store!r}; expected 'both' or {self.settings.reads!r}, which {self.method} "
+                "learns from."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plans_fit_the_model(self) -> "Experiment":
+        if self.method != "trajectory_transformer":
+            return self
+        window, context = self.trajectory_transformer.window_transitions, self.planning.context_transitions
+        if context + 1 > window:
+            raise ConfigError(
+                f"planning.context_transitions is {context}; expected less than "
+                f"trajectory_transformer.window_transitions, {window}, which must hold the current one too."
+            )
         if self.planning.discount != self.data.discount:
             raise ConfigError(
                 f"planning.discount is {self.planning.discount}; expected data.discount, {self.data.discount}: a "
@@ -61,15 +118,14 @@ class Experiment(Config):
         return self
 
 
-Stage = Literal["collect", "prepare", "train", "evaluate"]
+Stage = Literal["collect", "prepare", "train"]
 
 _SECTIONS: dict[Stage, tuple[str, ...]] = {
     "collect": ("environment", "collect"),
     "prepare": ("environment", "collect", "data"),
-    "train": ("model", "training"),
-    "evaluate": ("environment", "planning"),
+    "train": ("method", "training"),
 }
-"""Which sections of the settings decide what a stage makes."""
+"""Which parts of the settings decide what a stage makes, beside the section of the method that is trained."""
 
 
 def stage_identity(experiment: Experiment, stage: Stage) -> dict[str, Any]:
@@ -77,8 +133,13 @@ def stage_identity(experiment: Experiment, stage: Stage) -> dict[str, Any]:
 
     Given data is prepared whatever else was collected, or how.
     """
-    sections = ("data",) if stage == "prepare" and experiment.data.sources else _SECTIONS[stage]
-    return {"seed": experiment.seed, **{name: getattr(experiment, name).identity() for name in sections}}
+    names = ("data",) if stage == "prepare" and experiment.data.sources else _SECTIONS[stage]
+    if stage == "train":
+        names = (*names, experiment.method)
+    values = {name: getattr(experiment, name) for name in names}
+    return {"seed": experiment.seed} | {
+        name: value.identity() if isinstance(value, Config) else value for name, value in values.items()
+    }
 
 
 def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
@@ -89,25 +150,29 @@ def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
     """
     values = experiment.model_dump(mode="json")
     for made in _made(run):
-        values["seed"] = made.pop("seed", values["seed"])
-        for section, settings in made.items():
-            # A setting that this version does not know any more is left out, so that the record can be read.
-            values[section] = {name: settings.get(name, value) for name, value in values[section].items()}
+        for part, settings in made.items():
+            if not isinstance(settings, dict):
+                values[part] = settings
+            elif part in values:
+                # A setting that this version does not know any more is left out, so that the record can be read.
+                values[part] = {name: settings.get(name, value) for name, value in values[part].items()}
     return values
 
 
 def _made(run: RunFolder) -> list[dict[str, Any]]:
-    """Returns the sections that each stage was run with, and its seed, as its folder was claimed with them."""
-    folders: dict[Stage, Path] = {
-        "collect": run.behaviour,
-        "prepare": run.shards,
-        "train": run.checkpoints,
-        # The only method that all planning settings act on. Its seed is that of the training.
-        "evaluate": run.episodes("trajectory_transformer"),
-    }
+    """Returns what each stage was run with, and its seed, as its folder was claimed with them."""
+    folders: dict[Stage, Path] = {"collect": run.behaviour, "prepare": run.shards, "train": run.checkpoints}
     made = []
     for stage, folder in folders.items():
         claimed = claimed_identity(folder) or {}
-        names = _SECTIONS[stage] if stage == "evaluate" else ("seed", *_SECTIONS[stage])
-        made.append({name: claimed[name] for name in names if name in claimed})
-    return made
+        made.append(_parts(claimed, ("seed", *_SECTIONS[stage], claimed.get("method", ""))))
+    # The rows of one table have one environment, and the training's seed.
+    rows = [claimed_identity(folder) or {} for folder in sorted(run.evaluation.glob("*/"))]
+    made += [_parts(row, ("environment",)) for row in rows[:1]]
+    # The only row that all planning settings act on.
+    planner = claimed_identity(run.episodes("trajectory_transformer")) or {}
+    return [*made, {"planning": planner["acting"]}] if "acting" in planner else made
+
+
+def _parts(claimed: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: claimed[name] for name in names if name in claimed}

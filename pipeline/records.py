@@ -42,7 +42,7 @@ class EpisodeResult:
     """What one evaluation episode gave: one row of the results' Parquet.
 
     Attributes:
-        method: Name of the method that acted, for example `trajectory_transformer`.
+        method: Name of the row of the table, what acted, for example `trajectory_transformer` or `one_step`.
         episode: Index of the episode; with the experiment's seed it fixes everything that the episode does.
         seed: Seed of the environment's reset, derived from the experiment's seed and `episode`.
         total_reward: Undiscounted sum of the rewards (the raw return).

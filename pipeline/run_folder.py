@@ -38,11 +38,11 @@ class RunFolder:
 
     @property
     def shards(self) -> Path:
-        """Token shards and their manifest."""
+        """Shards and their manifest."""
         return self.root / "shards"
 
     def shards_at(self, output: str | None) -> str:
-        """Where token shards lie: at `data.output` (a path or URI) where that is set, else in `shards`."""
+        """Where shards lie: at `data.output` (a path or URI) where that is set, else in `shards`."""
         return str(self.shards) if output is None else absolute(output)
 
     @property
@@ -62,16 +62,16 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """One folder per method that was evaluated."""
+        """One folder for each row that was evaluated."""
         return self.root / "evaluation"
 
-    def episodes(self, method: str) -> Path:
-        """Parquet of one method's evaluation episodes."""
-        return self.evaluation / method
+    def episodes(self, row: str) -> Path:
+        """Parquet of one row's evaluation episodes."""
+        return self.evaluation / row
 
-    def videos(self, method: str) -> Path:
-        """Films of one method's first episodes."""
-        return self.root / "videos" / method
+    def videos(self, row: str) -> Path:
+        """Films of one row's first episodes."""
+        return self.root / "videos" / row
 
     @property
     def sweep(self) -> Path:

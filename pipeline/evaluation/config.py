@@ -1,30 +1,27 @@
-"""Which methods are evaluated, on how many episodes, with which resources, and which settings a sweep tries."""
+"""Which rows are evaluated, on how many episodes, with which resources, and which settings a sweep tries."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.configuration import VOLATILE, Config
 from pipeline.errors import ConfigError
-from pipeline.findings import expected
-from pipeline.planning.config import PlanningConfig
-
-MethodName = Literal["random", "behaviour_cloning", "trajectory_transformer"]
 
 
 class EvaluationConfig(Config):
-    """Episodes of each method in the environment."""
+    """Episodes of each row of the table in the environment."""
 
-    methods: tuple[MethodName, ...] = Field(
-        ("random", "behaviour_cloning", "trajectory_transformer"),
-        description="Methods to compare: random, behaviour_cloning (the same model, horizon 1, ranked by likelihood), "
-        "trajectory_transformer.",
+    rows: tuple[str, ...] | None = Field(
+        None,
+        description="What acts, a line of the table each: random, and the ways in which the method's model can act "
+        "(trajectory_transformer: one_step, imitation, trajectory_transformer; the other methods: their own name). "
+        "null takes random and what is compared as a rule, which leaves out imitation.",
         json_schema_extra=VOLATILE,
     )
     episodes: int = Field(
-        20, ge=1, description="Episodes of each method; more later extend the same result.", json_schema_extra=VOLATILE
+        20, ge=1, description="Episodes of each row; more later extend the same result.", json_schema_extra=VOLATILE
     )
-    batch_size: int = Field(8, ge=1, description="Episodes that one actor plans for in one call.")
+    batch_size: int = Field(8, ge=1, description="Episodes that one actor decides for in one call.")
     # What the results depend on is the model's checksum, which the results' identity has; its folder may move.
     checkpoint: str | None = Field(
         None,
@@ -38,7 +35,7 @@ class EvaluationConfig(Config):
         json_schema_extra=VOLATILE,
     )
     videos: int = Field(
-        0, ge=0, description="Episodes of each planning method that are filmed.", json_schema_extra=VOLATILE
+        0, ge=0, description="Episodes of each row with a model that are filmed.", json_schema_extra=VOLATILE
     )
     num_actors: int | None = Field(
         None,
@@ -58,8 +55,8 @@ class EvaluationConfig(Config):
     call_timeout_s: float = Field(
         600.0,
         gt=0,
-        description="Seconds without an answer after which an actor counts as lost; well above loading the model and "
-        "one decision.",
+        description="Seconds without an answer after which an actor counts as lost; well above loading the model and, "
+        "for the planner's first episode, the plans that fill its context.",
         json_schema_extra=VOLATILE,
     )
 
@@ -86,14 +83,18 @@ class RangeConfig(Config):
         return [int(self.low), int(self.high)] if self.integer else [self.low, self.high * (1 - 1e-9)]
 
 
-class SweepConfig(Config):
-    """Which planning settings jobs/sweep.py tries, and how it chooses."""
+Values = Annotated[list[Any], Field(min_length=1)] | RangeConfig
+"""What a sweep tries for one setting."""
 
-    space: dict[str, Annotated[list[Any], Field(min_length=1)] | RangeConfig] = Field(
-        {"planning.beam_width": [32, 64, 128], "planning.horizon": [5, 10, 15]},
-        description="Values of each planning setting; the grid is their product. For random and optuna also a range: "
-        "{low, high, log, integer}.",
-        min_length=1,
+
+class SweepConfig(Config):
+    """Which settings of acting jobs/sweep.py tries, and how it chooses."""
+
+    space: Annotated[dict[str, Values], Field(min_length=1)] | None = Field(
+        None,
+        description="Values of each setting (planning.*, or decision_transformer.target_return and .context_steps); "
+        "the grid is their product. For random and optuna also a range: {low, high, log, integer}. null takes some of "
+        "the method's.",
     )
     search: Literal["grid", "random", "optuna"] = Field(
         "grid", description="All combinations, or `samples` of them drawn at random or by Optuna's TPE."
@@ -120,31 +121,11 @@ class SweepConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _space_names_planning_settings(self) -> "SweepConfig":
-        for path, values in self.space.items():
-            section, _, name = path.partition(".")
-            # Not the discount: it is that of the values that the model learnt.
-            names = [field for field in PlanningConfig.model_fields if field != "discount"]
-            if section != "planning" or name not in names:
-                choices = ", ".join(f"planning.{field}" for field in names)
-                raise ConfigError(f"sweep.space has the key {path!r}; expected one of {choices}.")
+    def _ranges_are_searched(self) -> "SweepConfig":
+        for path, values in (self.space or {}).items():
             if isinstance(values, RangeConfig) and self.search == "grid":
                 raise ConfigError(
                     f"sweep.space has a range for {path} and sweep.search is 'grid'; expected a list of values, "
                     "or sweep.search random or optuna."
                 )
-            for value in values.ends if isinstance(values, RangeConfig) else values:
-                _check_planning_value(name, value, isinstance(values, RangeConfig))
         return self
-
-
-def _check_planning_value(name: str, value: Any, of_a_range: bool) -> None:
-    try:
-        PlanningConfig.model_validate({name: value})
-    except ValidationError as error:
-        detail = error.errors()[0]
-        if of_a_range and detail["type"] == "int_from_float":
-            raise ConfigError(
-                f"sweep.space has a range of fractions for planning.{name}; expected whole numbers: add integer: true."
-            ) from error
-        raise ConfigError(f"sweep.space tries {value!r} for planning.{name}; expected {expected(detail)}.") from error

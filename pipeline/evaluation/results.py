@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 """Columns of the results, which are the fields of EpisodeResult."""
 
 _COMPARED = ("environment", "seed", "model")
-"""Parts of a method's identity that are the same for all methods of one table."""
+"""Parts of a row's identity that are the same for all rows of one table."""
 
 
 def processors(results: Iterable[EpisodeResult]) -> set[str]:
@@ -51,7 +51,7 @@ def processors(results: Iterable[EpisodeResult]) -> set[str]:
 
 
 class EpisodeStore:
-    """The episodes of one method with one configuration.
+    """The episodes of one row with one configuration.
 
     Args:
         folder: Where the Parquet files lie; made with the first episode.
@@ -84,20 +84,22 @@ class EpisodeStore:
         return [result for result in results if episodes is None or result.episode < episodes]
 
     def stands_beside(self, identities: Iterable[Mapping[str, Any]], episodes: int) -> bool:
-        """Returns whether this method's episodes can be compared with those of other methods.
+        """Returns whether this row's episodes can be compared with those of other rows.
 
-        They have the same environment, root seed and, where both have one, model, and at least one of the first
-        `episodes` ended.
+        They have the same environment, root seed and, where both have one, model; where both are asked for a return,
+        they act alike otherwise; and at least one of the first `episodes` ended.
 
         Args:
-            identities: What the other methods' folders were claimed with.
+            identities: What the other rows' folders were claimed with.
             episodes: How many are compared.
         """
         own = claimed_identity(self.folder)
         if own is None or all(result.error for result in self.read(episodes)):
             return False
         shared = [(name, other) for other in identities for name in _COMPARED if name in own and name in other]
-        return all(own[name] == other[name] for name, other in shared)
+        return all(own[name] == other[name] for name, other in shared) and all(
+            _acts_alike(own, other) for other in identities
+        )
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("episode-*.parquet"))
@@ -113,3 +115,11 @@ class EpisodeStore:
                 f"{self.folder} holds a file that is not readable ({error}); expected a Parquet file of one episode. "
                 "Remove that file and run the same command again: only its episode is run."
             ) from error
+
+
+def _acts_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Returns whether rows that differ in nothing but the return asked for act alike otherwise; True for all others."""
+    if not all("target_return" in row.get("acting", {}) for row in (one, other)):
+        return True
+    acting = [{**row["acting"], "target_return": None} for row in (one, other)]
+    return bool(acting[0] == acting[1])

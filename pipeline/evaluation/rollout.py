@@ -19,8 +19,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.acting import Decision, Policy
 from pipeline.data.spaces import Spaces
-from pipeline.planning.policies import Decision, Policy
 from pipeline.records import EpisodeResult
 from pipeline.seeding import derived_seed
 
@@ -95,8 +95,9 @@ class EpisodeBatch:
         make: Makes the environment of an episode.
         policy: Decides for all slots in one call.
         spaces: The data's spaces, which turn observations into O numbers and A numbers into actions.
-        method: Name of the method, for the results.
+        method: Name of what acts, for the results.
         discount: Discount g of the results' discounted return.
+        delay_rewards: Tell the policy no reward: its data had none before an episode's end.
         make_recorder: Gives the recorder of an episode, or None for most; None records nothing.
         computed_by: Kind of processor that the policy computes on, for the results.
     """
@@ -110,10 +111,11 @@ class EpisodeBatch:
         discount: float,
         make_recorder: Callable[[EpisodeStart], EpisodeRecorder | None] | None = None,
         computed_by: str | None = None,
+        delay_rewards: bool = False,
     ) -> None:
         self._make, self._policy, self._spaces = make, policy, spaces
         self._method, self._discount = method, discount
-        self._make_recorder, self._computed_by = make_recorder, computed_by
+        self._make_recorder, self._computed_by, self._delay_rewards = make_recorder, computed_by, delay_rewards
         self._running: dict[int, _Running] = {}
         self.times = RolloutTimes()
 
@@ -178,7 +180,7 @@ class EpisodeBatch:
     def close(self) -> None:
         """Closes the environments of episodes that are still running; their results are not wanted any more."""
         for running in self._running.values():
-            _close(running)
+            close_environment(running.environment, running.start.episode)
         self._running.clear()
 
     def _begin(self, start: EpisodeStart) -> EpisodeResult | None:
@@ -219,12 +221,18 @@ class EpisodeBatch:
             running.recorder.record(running.environment, decision, reward)
         if running.terminated or running.truncated:
             return self._finish(slot, None)
-        self._policy.record(slot, decision.action, reward)
+        self._policy.record(slot, decision.action, 0.0 if self._delay_rewards else reward)
         return None
+
+    def _discounted(self, rewards: NDArray[np.float64]) -> float:
+        """Returns the discounted sum of the rewards, given as the policy's data has them."""
+        if self._delay_rewards:
+            return float(rewards.sum() * self._discount ** max(0, len(rewards) - 1))
+        return float(np.sum(rewards * self._discount ** np.arange(len(rewards))))
 
     def _finish(self, slot: int, error: Exception | None) -> EpisodeResult:
         running = self._running.pop(slot)
-        _close(running)
+        close_environment(running.environment, running.start.episode)
         if running.recorder:
             running.recorder.close()
         rewards = np.asarray(running.rewards, dtype=np.float64)
@@ -245,7 +253,7 @@ class EpisodeBatch:
             attempts=running.start.attempt,
             host=socket.gethostname(),
             error="" if error is None else f"{type(error).__name__}: {error}",
-            discounted_return=float(np.sum(rewards * self._discount ** np.arange(len(rewards)))),
+            discounted_return=self._discounted(rewards),
             computed_by=self._computed_by,
         )
 
@@ -257,9 +265,9 @@ def _finite(what: str, values: Any, step: int) -> Any:
     return values
 
 
-def _close(running: _Running) -> None:
+def close_environment(environment: Environment, episode: int) -> None:
     """Closes an episode's environment; one that cannot be closed, a viewer's window say, has its episode behind it."""
     try:
-        running.environment.close()
+        environment.close()
     except Exception as error:
-        _log.warning("episode %d: its environment raised when it was closed: %r", running.start.episode, error)
+        _log.warning("episode %d: its environment raised when it was closed: %r", episode, error)

@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
+import yaml
+from pydantic import ValidationError
+
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.storage import Location
-from pipeline.errors import ConfigError
-from pipeline.training.checkpoint import MANIFEST, MODEL, best_checkpoint, sha256, verify
+from pipeline.errors import CheckpointError
+from pipeline.methods.checkpoint import settings_of
+from pipeline.methods.registry import METHODS
+from pipeline.methods.settings import MethodSettings
+from pipeline.training.checkpoint import CONFIG, MANIFEST, MODEL, best_checkpoint, sha256, unfit, verify
 
 
 def checkpoint_folder(configured: str | None, checkpoints: Path) -> Path:
@@ -24,27 +30,35 @@ def model_sums(checkpoint: Path) -> dict[str, str]:
     return {name: sha256(checkpoint / name) for name in (MODEL, MANIFEST)}
 
 
-def load_manifest(shards: Location, checkpoint: Path | None, discount: float) -> Manifest:
+def load_manifest(shards: Location, checkpoint: Path | None) -> Manifest:
     """Returns the manifest of the data that the model was trained on; of `shards` without a model.
 
     Args:
-        shards: Where the run's token shards lie.
-        checkpoint: Folder of the model, None where no method has one.
-        discount: The planner's.
+        shards: Where the run's shards lie.
+        checkpoint: Folder of the model, None where no row has one.
 
     Raises:
         ManifestError: It is missing or damaged.
-        ConfigError: The planner's discount is not that of its values.
     """
     if checkpoint is None:
-        manifest = read_manifest(shards)
-    else:
-        path = checkpoint / MANIFEST
-        manifest = Manifest.from_json(path.read_text(), str(path))
-    if discount != manifest.discount:
-        raise ConfigError(
-            f"planning.discount is {discount}; expected {manifest.discount}, the discount of the values that the model "
-            "learnt: a plan's rewards are added to one of them. Set planning.discount and data.discount to it, or "
-            "prepare and train under another --name."
+        return read_manifest(shards)
+    path = checkpoint / MANIFEST
+    return Manifest.from_json(path.read_text(), str(path))
+
+
+def trained_settings(checkpoint: Path, method: str) -> MethodSettings:
+    """Returns the settings of its method that a verified checkpoint was trained with.
+
+    Raises:
+        CheckpointError: It is of another method, or its settings are not this version's.
+    """
+    config = yaml.safe_load((checkpoint / CONFIG).read_text())
+    if config.get("method") != method:
+        raise CheckpointError(
+            f"{checkpoint} is a model of the method {config.get('method')}; expected one of {method}: set --method to "
+            "the model's, or name another checkpoint."
         )
-    return manifest
+    try:
+        return settings_of(METHODS[method], config)
+    except (ValidationError, KeyError) as error:
+        raise unfit(checkpoint, error) from error

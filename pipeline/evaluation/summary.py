@@ -13,7 +13,6 @@ import numpy as np
 
 from pipeline.configuration import write_text_atomically
 from pipeline.data.manifest import Manifest
-from pipeline.data.statistics import mean_return
 from pipeline.errors import EvaluationError, StorageError
 from pipeline.evaluation.scores import (
     ScoreReference,
@@ -36,7 +35,7 @@ def build_summary(
     """Returns the content of `summary.json`.
 
     Args:
-        methods: Episodes of each method, at least one each.
+        methods: Episodes of each row of the table, at least one each.
         manifest: Of the data that the model was trained on.
         environment_id: Gymnasium id.
         reference: What normalised scores refer to, None for none.
@@ -45,7 +44,7 @@ def build_summary(
     Raises:
         EvaluationError: Every episode of a method failed.
     """
-    data = manifest.statistics.returns
+    mean, episodes = manifest.statistics.mean_return, sum(source.episodes for source in manifest.statistics.returns)
     return {
         "environment": environment_id,
         "checkpoint": None if checkpoint is None else str(checkpoint),
@@ -53,16 +52,16 @@ def build_summary(
         if reference is None
         else {"name": reference.name, "random": reference.random_return, "expert": reference.expert_return},
         "data": {
-            "mean_return": mean_return(data),
-            "episodes": sum(source.episodes for source in data),
-            "normalized_score": reference.normalized(mean_return(data)) if reference else None,
+            "mean_return": mean,
+            "episodes": episodes,
+            "normalized_score": reference.normalized(mean) if reference else None,
         },
         "methods": {name: summarize(name, results, reference) for name, results in methods.items()},
     }
 
 
 def summarize(method: str, results: Sequence[EpisodeResult], reference: ScoreReference | None) -> dict[str, Any]:
-    """Returns the entry of one method.
+    """Returns the entry of one row.
 
     Episodes whose environment raised are counted as `failed` and are in no other number.
 
@@ -105,7 +104,7 @@ def ended_episodes(method: str, results: Sequence[EpisodeResult]) -> list[Episod
         error = results[0].error if results else "there are no episodes"
         raise EvaluationError(
             f"{method} has {len(ended)} episodes that ended of {len(results)}; expected at least 1. The first failed "
-            f"with: {error}. Put the environment right, remove the method's folder of episodes, and run again."
+            f"with: {error}. Put the environment right, remove the row's folder of episodes, and run again."
         )
     return ended
 

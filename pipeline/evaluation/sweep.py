@@ -1,7 +1,7 @@
-"""What a sweep over planning settings tries, and what its table says; Ray Tune drives it (pipeline.distributed.sweep).
+"""What a sweep over settings of acting tries, and what its table says; Ray Tune drives it (pipeline.distributed.sweep).
 
-A setting maps dotted names to values, for example `{"planning.beam_width": 32, "planning.horizon": 5}`. Its episodes
-lie in a folder named by `setting_key`, so that every table can be made again from the episodes alone.
+The episodes of a setting lie in a folder named by `setting_key`, so that every table can be made again from the
+episodes alone.
 """
 
 import hashlib
@@ -15,18 +15,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from pipeline.configuration import write_atomically, write_text_atomically
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import StorageError
 from pipeline.evaluation.config import RangeConfig, SweepConfig
 from pipeline.evaluation.summary import summarize
-from pipeline.findings import findings
-from pipeline.planning.config import PlanningConfig
+from pipeline.methods.swept import Setting, Swept
 from pipeline.records import EpisodeResult
 from pipeline.seeding import stream
-
-Setting = dict[str, Any]
 
 TABLE = "table.json"
 
@@ -75,17 +71,10 @@ def setting_key(setting: Setting) -> str:
     return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def applied(planning: PlanningConfig, setting: Setting) -> PlanningConfig:
-    """Returns the planning configuration with the setting's values.
-
-    Raises:
-        ConfigError: They contradict each other or the configuration's.
-    """
-    values = planning.model_dump() | {path.partition(".")[2]: value for path, value in setting.items()}
-    try:
-        return PlanningConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(findings(error, values)) from error
+def space_of(config: SweepConfig) -> dict[str, list[Any] | RangeConfig]:
+    """Returns the space of a sweep in which null was replaced."""
+    assert config.space is not None, "the stage has put the method's space in its place"
+    return config.space
 
 
 def listed_settings(config: SweepConfig, root_seed: int) -> list[Setting]:
@@ -95,14 +84,14 @@ def listed_settings(config: SweepConfig, root_seed: int) -> list[Setting]:
     ended; one drawn twice is tried once.
     """
     if config.search == "grid":
-        lists = [values for values in config.space.values() if isinstance(values, list)]
-        return [dict(zip(config.space, values, strict=True)) for values in itertools.product(*lists)]
+        lists = [values for values in space_of(config).values() if isinstance(values, list)]
+        return [dict(zip(space_of(config), values, strict=True)) for values in itertools.product(*lists)]
     drawn = [_draw(config, stream(root_seed, "sweep setting", i)) for i in range(config.samples)]
     return list({setting_key(setting): setting for setting in drawn}.values())
 
 
 def _draw(config: SweepConfig, generator: np.random.Generator) -> Setting:
-    return {path: _draw_value(values, generator) for path, values in config.space.items()}
+    return {path: _draw_value(values, generator) for path, values in space_of(config).items()}
 
 
 def _draw_value(values: list[Any] | RangeConfig, generator: np.random.Generator) -> Any:
@@ -195,7 +184,7 @@ def read_table(folder: Path) -> list[SweepRow]:
         ) from error
 
 
-def chosen_experiment(experiment: Mapping[str, Any], row: SweepRow, checkpoint: str) -> dict[str, Any]:
+def chosen_experiment(experiment: Mapping[str, Any], swept: Swept, row: SweepRow, checkpoint: str) -> dict[str, Any]:
     """Returns the experiment that evaluates a setting, as nested plain values for a YAML file.
 
     Its name is another one, so that its episodes never mix with those of the planning settings swept from; its
@@ -203,13 +192,13 @@ def chosen_experiment(experiment: Mapping[str, Any], row: SweepRow, checkpoint: 
 
     Args:
         experiment: The effective experiment as nested plain values.
+        swept: What was swept.
         row: The chosen setting.
         checkpoint: Absolute path of the checkpoint that the sweep used.
     """
-    planning = {path.partition(".")[2]: value for path, value in row.settings.items()}
     return {
         **experiment,
         "name": f"{experiment['name']}-chosen",
-        "planning": {**experiment["planning"], **planning},
+        swept.section: {**experiment[swept.section], **swept.stored(row.settings)},
         "evaluation": {**experiment["evaluation"], "checkpoint": checkpoint},
     }

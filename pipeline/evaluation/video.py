@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from pipeline.acting import Decision
 from pipeline.configuration import write_text_atomically
 from pipeline.evaluation.rollout import Environment
-from pipeline.planning.policies import Decision
 
 SIDE = 320
 """Pixels of the picture and of the curve beside it; a multiple of 16, as the codec wants."""

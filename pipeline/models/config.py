@@ -25,5 +25,8 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
         if self.width % self.heads:
-            raise ConfigError(f"model.heads is {self.heads}; expected a divisor of model.width, {self.width}.")
+            raise ConfigError(
+                f"trajectory_transformer.heads is {self.heads}; expected a divisor of trajectory_transformer.width, "
+                f"{self.width}."
+            )
         return self

@@ -73,11 +73,14 @@ def _require_settings(path: Path, theirs: dict[str, Tensor], config: ModelConfig
     heads, vocabulary, width = theirs["head.weight"].shape
     layers = 1 + max((int(match[1]) for name in theirs if (match := re.match(r"blocks\.(\d+)\.", name))), default=-1)
     found = {
-        "model.width": (width, config.width),
-        "model.layers": (layers, config.layers),
+        "trajectory_transformer.width": (width, config.width),
+        "trajectory_transformer.layers": (layers, config.layers),
         "tokens of a transition": (heads, layout.transition_dim),
         "data.num_bins": (vocabulary - 1, layout.num_bins),
-        "model.window_transitions": ((theirs["pos_emb"].shape[1] + 1) / heads, config.window_transitions),
+        "trajectory_transformer.window_transitions": (
+            (theirs["pos_emb"].shape[1] + 1) / heads,
+            config.window_transitions,
+        ),
     }
     for what, (theirs_has, ours) in found.items():
         if theirs_has != ours:
@@ -86,8 +89,8 @@ def _require_settings(path: Path, theirs: dict[str, Tensor], config: ModelConfig
             )
     if config.positions != "learned":
         raise CheckpointError(
-            f"{path} has learned positions; expected model.positions {config.positions}, as configured. "
-            "Set it to learned."
+            f"{path} has learned positions; expected trajectory_transformer.positions {config.positions}, as "
+            "configured. Set it to learned."
         )
 
 

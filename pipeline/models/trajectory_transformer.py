@@ -115,7 +115,7 @@ class TrajectoryTransformer(nn.Module):
             raise ConfigError(
                 f"tokens has {length} positions; expected at most {self.max_inputs} = "
                 f"{self.config.window_transitions} transitions * {self.layout.transition_dim} tokens - 1. "
-                "Set model.window_transitions higher and train again, or give a shorter window."
+                "Set trajectory_transformer.window_transitions higher and train again, or give a shorter window."
             )
         x = self.token_embedding(self.embedding_rows(tokens_BL)) + self.position_embedding[:length]
         x = self.embedding_dropout(x)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.acting import Plan
 from pipeline.errors import ConfigError
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.planning.captured import CapturedSearch
@@ -46,24 +47,6 @@ class PlanRequest:
     context: NDArray[np.integer]
     observation: NDArray[np.integer]
     noise: Noise
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The best sequence of one search.
-
-    Attributes:
-        tokens: (H, D) int64; the first row's observation is the current one.
-        actions: (H, A) float64, decoded.
-        rewards, values: (H,) estimates of each step.
-        predicted_return: `sum_i g^i r_i + g^H V_H`, from the current step on.
-    """
-
-    tokens: NDArray[np.int64]
-    actions: NDArray[np.float64]
-    rewards: NDArray[np.float64]
-    values: NDArray[np.float64]
-    predicted_return: float
 
 
 class BeamPlanner:
@@ -202,5 +185,5 @@ def _check_window(config: PlanningConfig, window: int) -> None:
     if window == 1 and config.horizon > 1:
         raise ConfigError(
             f"planning.horizon is {config.horizon}; expected 1, because the model's window of 1 transition cannot see "
-            "a planned one. Train with a higher model.window_transitions."
+            "a planned one. Train with a higher trajectory_transformer.window_transitions."
         )

@@ -2,7 +2,7 @@
 
 To add one, write a function of `Candidates`, enter it in `RANKINGS`, and its name in `PlanningConfig.ranking`. One that
 needs more than its arguments, such as a Q-function's weights, is made where these are read and handed to
-`pipeline.planning.policies.PlannerPolicy` as it is.
+`pipeline.methods.trajectory_transformer.policy.PlannerPolicy` as it is.
 
 Shape letters: E episodes, K places, X copies, T planned steps so far, D tokens of a transition, N bins.
 """

@@ -7,14 +7,17 @@ Shape letters: B windows, L inputs of a window, D tokens of a transition, V voca
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.data.shards import TokenEpisodes
+from pipeline.data.table import TOKENS, EpisodeTable
+from pipeline.methods.trajectory_transformer.config import LossWeights
+from pipeline.models.block import BlockShape
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.tokens.layout import TransitionLayout
@@ -22,7 +25,7 @@ from pipeline.training.config import TrainingConfig
 
 
 def reference_windows(
-    episodes: TokenEpisodes, starts: Sequence[int], window_transitions: int
+    episodes: EpisodeTable, starts: Sequence[int], window_transitions: int, stop_token: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Returns the tokens (B, window, D) of the windows that begin at `starts`, and which rows (B, window) count."""
     windows, counted = [], []
@@ -31,20 +34,30 @@ def reference_windows(
         rows, counts = [], []
         for row in range(start, start + window_transitions):
             if row < episodes.offsets[episode + 1]:
-                rows.append([int(token) for token in episodes.tokens[row]])
+                rows.append([int(token) for token in episodes[TOKENS][row]])
                 counts.append(True)
             else:
-                rows.append([episodes.layout.stop_token] * episodes.layout.transition_dim)
+                rows.append([stop_token] * episodes[TOKENS].shape[1])
                 counts.append(bool(episodes.terminated[episode]))
         windows.append(rows)
         counted.append(counts)
     return np.array(windows), np.array(counted)
 
 
+_NAMES = {
+    "attention.projection": "attention.projection",
+    "attention_norm": "attention_norm",
+    "mlp_norm": "mlp_norm",
+    "expand": "mlp.expand",
+    "contract": "mlp.contract",
+}
+"""What layers of a block are called here, and in ours."""
+
+
 class _Attention(nn.Module):
     mask: Tensor
 
-    def __init__(self, config: ModelConfig, mask_LL: Tensor) -> None:
+    def __init__(self, config: BlockShape, mask_LL: Tensor) -> None:
         super().__init__()
         self.query, self.key, self.value, self.projection = (nn.Linear(config.width, config.width) for _ in range(4))
         self.attention_dropout, self.residual_dropout = nn.Dropout(config.dropout), nn.Dropout(config.dropout)
@@ -62,9 +75,23 @@ class _Attention(nn.Module):
         return out
 
 
-class _Block(nn.Module):
-    def __init__(self, config: ModelConfig, mask_LL: Tensor) -> None:
+class ReferenceBlock(nn.Module):
+    """A Transformer block, one projection after the other.
+
+    Args:
+        shape: Width, heads, dropout.
+        mask_LL: Which keys (columns) each query (row) sees.
+        activation: Of the MLP.
+    """
+
+    def __init__(
+        self,
+        shape: BlockShape,
+        mask_LL: Tensor,
+        activation: Callable[[Tensor], Tensor] = nn.functional.gelu,
+    ) -> None:
         super().__init__()
+        config, self._activation = shape, activation
         self.attention_norm, self.mlp_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.attention = _Attention(config, mask_LL)
         self.expand, self.contract = (
@@ -73,9 +100,21 @@ class _Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
+    def copy_from(self, theirs: Mapping[str, Tensor]) -> None:
+        """Takes over the weights of a block of ours, its state dict."""
+        ours = {"attention.mask": self.attention.mask}
+        for part in ("weight", "bias"):
+            q_k_v = theirs[f"attention.qkv.{part}"].chunk(3)
+            for name, tensor in zip(("query", "key", "value"), q_k_v, strict=True):
+                ours[f"attention.{name}.{part}"] = tensor
+            for name, theirs_name in _NAMES.items():
+                ours[f"{name}.{part}"] = theirs[f"{theirs_name}.{part}"]
+        self.load_state_dict(ours)
+
     def forward(self, x_BLW: Tensor) -> Tensor:
+        """Returns the residual stream after this block."""
         x_BLW = x_BLW + self.attention(self.attention_norm(x_BLW))
-        inside = nn.functional.gelu(self.expand(self.mlp_norm(x_BLW)))
+        inside = self._activation(self.expand(self.mlp_norm(x_BLW)))
         out: Tensor = x_BLW + self.dropout(self.contract(inside))
         return out
 
@@ -93,33 +132,19 @@ class ReferenceTransformer(nn.Module):
         self.token_embedding = nn.Embedding(layout.transition_dim * layout.num_bins + 1, config.width)
         self.position_embedding = nn.Parameter(torch.zeros(length, config.width))
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(_Block(config, mask_LL) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(ReferenceBlock(config, mask_LL) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Parameter(torch.empty(layout.transition_dim, layout.vocabulary_size, config.width))
 
     def copy_from(self, model: TrajectoryTransformer) -> "ReferenceTransformer":
         """Takes over the weights of `model` and returns this model."""
-        names = {
-            "attention.projection": "attention.projection",
-            "attention_norm": "attention_norm",
-            "mlp_norm": "mlp_norm",
-            "expand": "mlp.expand",
-            "contract": "mlp.contract",
+        theirs = model.state_dict()
+        rest = {
+            name: theirs[name] for name in ("token_embedding.weight", "position_embedding", "norm.weight", "norm.bias")
         }
-        theirs, ours = model.state_dict(), {}
-        for name in ("token_embedding.weight", "position_embedding", "norm.weight", "norm.bias"):
-            ours[name] = theirs[name]
-        ours["head"] = theirs["head.weight"]
-        for index in range(len(self.blocks)):
-            block = f"blocks.{index}."
-            ours[f"{block}attention.mask"] = self.state_dict()[f"{block}attention.mask"]
-            for part in ("weight", "bias"):
-                q_k_v = theirs[f"{block}attention.qkv.{part}"].chunk(3)
-                for name, tensor in zip(("query", "key", "value"), q_k_v, strict=True):
-                    ours[f"{block}attention.{name}.{part}"] = tensor
-                for name, theirs_name in names.items():
-                    ours[f"{block}{name}.{part}"] = theirs[f"{block}{theirs_name}.{part}"]
-        self.load_state_dict(ours)
+        self.load_state_dict({**self.state_dict(), **rest, "head": theirs["head.weight"]})
+        for ours, block in zip(cast(Sequence[ReferenceBlock], self.blocks), model.blocks, strict=True):
+            ours.copy_from(block.state_dict())
         return self
 
     def forward(self, inputs_BL: Tensor) -> Tensor:
@@ -139,7 +164,7 @@ class ReferenceTransformer(nn.Module):
 
 
 def reference_loss(
-    model: nn.Module, tokens_BWD: Tensor, counted_BW: Tensor, layout: TransitionLayout, config: TrainingConfig
+    model: nn.Module, tokens_BWD: Tensor, counted_BW: Tensor, layout: TransitionLayout, weights: LossWeights
 ) -> Tensor:
     """Returns the weighted cross-entropy over counted targets, divided by their number."""
     tokens_BL = tokens_BWD.reshape(len(tokens_BWD), -1).long()
@@ -148,13 +173,14 @@ def reference_loss(
         model(tokens_BL[:, :-1]).flatten(0, 1), tokens_BL[:, 1:].flatten(), reduction="none"
     ).view(counted_BL.shape)
     kinds = [layout.kind(position % layout.transition_dim) for position in range(1, tokens_BL.shape[1])]
-    weights_L = torch.tensor([getattr(config.loss_weights, kind) for kind in kinds], device=losses.device)
+    weights_L = torch.tensor([getattr(weights, kind) for kind in kinds], device=losses.device)
     return (losses * weights_L * counted_BL).sum() / counted_BL.sum()
 
 
-def reference_optimizer(model: ReferenceTransformer, config: TrainingConfig) -> torch.optim.AdamW:
+def reference_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Returns AdamW, one parameter after the other, with decay on the weights of linear layers and heads."""
-    decayed = [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)] + [model.head]
+    decayed = [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)]
+    decayed += [parameter for name, parameter in model.named_parameters() if name == "head"]
     names = {id(parameter) for parameter in decayed}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in names]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -162,20 +188,21 @@ def reference_optimizer(model: ReferenceTransformer, config: TrainingConfig) -> 
 
 
 class ReferenceStep:
-    """One training step of the reference model, windows gathered row by row included."""
+    """One training step of a reference model, windows gathered row by row included.
 
-    def __init__(
-        self, model: ReferenceTransformer, episodes: TokenEpisodes, window: int, config: TrainingConfig
-    ) -> None:
+    Args:
+        model: On the device that trains.
+        loss: Returns the loss on the windows at some start indices.
+        config: Of the optimizer.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[Sequence[int]], Tensor], config: TrainingConfig) -> None:
         self.model, self.optimizer = model, reference_optimizer(model, config)
-        self._episodes, self._window, self._config = episodes, window, config
-        self._device = next(model.parameters()).device
+        self._loss, self._config = loss, config
 
     def loss(self, starts: Sequence[int]) -> Tensor:
         """Returns the loss on the windows at `starts`."""
-        windows, counted = reference_windows(self._episodes, starts, self._window)
-        tokens, counts = torch.tensor(windows, device=self._device), torch.tensor(counted, device=self._device)
-        return reference_loss(self.model, tokens, counts, self._episodes.layout, self._config)
+        return self._loss(starts)
 
     def __call__(self, starts: Sequence[int]) -> float:
         """Updates the model and returns the loss before the update."""
@@ -186,3 +213,17 @@ class ReferenceStep:
         nn.utils.clip_grad_norm_(self.model.parameters(), self._config.gradient_clip)
         self.optimizer.step()
         return loss.item()
+
+
+def token_step(
+    model: ReferenceTransformer, episodes: EpisodeTable, window: int, config: TrainingConfig, weights: LossWeights
+) -> ReferenceStep:
+    """Returns the step of the Trajectory Transformer's reference."""
+    device, layout = next(model.parameters()).device, model.layout
+
+    def loss(starts: Sequence[int]) -> Tensor:
+        windows, counted = reference_windows(episodes, starts, window, layout.stop_token)
+        tokens, counts = torch.tensor(windows, device=device), torch.tensor(counted, device=device)
+        return reference_loss(model, tokens, counts, layout, weights)
+
+    return ReferenceStep(model, loss, config)

@@ -17,7 +17,6 @@ from typing import Any
 import safetensors
 import torch
 import yaml
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
@@ -25,11 +24,9 @@ from torch import Tensor
 from pipeline.configuration import write_atomically
 from pipeline.data.manifest import Manifest
 from pipeline.errors import CheckpointError, PipelineError
-from pipeline.models.config import ModelConfig
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.training.folders import appearing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL, CONFIG, MANIFEST, TRAINING, INFO = (
     "model.safetensors",
     "config.yaml",
@@ -63,18 +60,18 @@ class CheckpointInfo:
 
 
 @dataclass(frozen=True)
-class LoadedCheckpoint:
-    """A checkpoint in memory.
+class CheckpointParts:
+    """A checkpoint in memory, of whichever method; `pipeline.methods.checkpoint` makes a model of it.
 
     Attributes:
-        model: In evaluation mode.
-        manifest: Of the shards that it was trained on; has the layout and the discretizer.
+        weights: State dict of the model, on the CPU.
+        manifest: Of the shards that it was trained on.
         config: The effective experiment as nested plain values.
         info: Step, epoch, validation loss.
         folder: Where it was read from.
     """
 
-    model: TrajectoryTransformer
+    weights: dict[str, Tensor]
     manifest: Manifest
     config: dict[str, Any]
     info: CheckpointInfo
@@ -251,26 +248,30 @@ def _info(content: dict[str, Any]) -> CheckpointInfo:
     return CheckpointInfo(content["step"], content["epoch"], content["validation_loss"], content.get("trained_on"))
 
 
-def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> LoadedCheckpoint:
-    """Returns the verified checkpoint with its model on `device`, in evaluation mode.
+def read_checkpoint(folder: Path) -> CheckpointParts:
+    """Returns the verified checkpoint.
 
     Raises:
-        CheckpointError: It is missing, corrupt, of another format, or its parts do not fit together.
+        CheckpointError: It is missing, corrupt, or of another format.
     """
     folder = Path(folder)
     info = verify(folder)
     try:
         manifest = Manifest.from_json((folder / MANIFEST).read_text())
         config = yaml.safe_load((folder / CONFIG).read_text())
-        model = TrajectoryTransformer(ModelConfig.model_validate(config["model"]), manifest.layout)
-        model.load_state_dict(load_file(folder / MODEL))
+        weights = load_file(folder / MODEL)
     except FileNotFoundError as error:
         raise _incomplete(folder, Path(error.filename or MODEL).name) from error
-    except (OSError, PipelineError, ValidationError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} does not hold a model of this pipeline ({error}); expected parts that fit together. {_AGAIN}"
-        ) from error
-    return LoadedCheckpoint(model.to(device).eval(), manifest, config, info, folder)
+    except (OSError, PipelineError, safetensors.SafetensorError) as error:
+        raise unfit(folder, error) from error
+    return CheckpointParts(weights, manifest, config, info, folder)
+
+
+def unfit(folder: Path, error: Exception) -> CheckpointError:
+    """Returns the error of a checkpoint whose parts are no model."""
+    return CheckpointError(
+        f"{folder} does not hold a model of this pipeline ({error}); expected parts that fit together. {_AGAIN}"
+    )
 
 
 def require_same_tokens(folder: Path, manifest: Manifest) -> None:

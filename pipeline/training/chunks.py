@@ -1,4 +1,4 @@
-"""The order of windows where the tokens do not fit into memory: shards shuffled, windows shuffled among a few shards.
+"""The order of windows where the data does not fit into memory: shards shuffled, windows shuffled among a few shards.
 
 Like `pipeline.training.order`, the stream of windows is passes over all start indices and can be entered anywhere; but
 a pass goes through chunks of shards (in an order of its own), and windows mix only inside their chunk.

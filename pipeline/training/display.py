@@ -3,12 +3,11 @@
 It is read from the run's metrics, by whoever waits for the workers, and has every number of theirs in short words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.progress import SEPARATOR, Progress, duration
-from pipeline.tokens.layout import TOKEN_KINDS
 from pipeline.training.metrics import MetricsTail
 
 Line = dict[str, Any]
@@ -20,12 +19,13 @@ class Display:
     Args:
         progress: Where it is shown.
         metrics: The run's metrics; what they hold already is not shown again.
+        measures: Names of what the objective measures.
         epochs: Of the whole training.
         reported: Epochs that are reported already in what the training continues from.
     """
 
-    def __init__(self, progress: Progress, metrics: Path, epochs: int, reported: int) -> None:
-        self._progress, self._epochs, self._shown = progress, epochs, reported
+    def __init__(self, progress: Progress, metrics: Path, measures: Sequence[str], epochs: int, reported: int) -> None:
+        self._progress, self._measures, self._epochs, self._shown = progress, measures, epochs, reported
         self._metrics, self._tail = metrics, MetricsTail(metrics)
         self._next, self._unreadable = "the first steps", ""
         self._new_lines()
@@ -42,10 +42,10 @@ class Display:
             # A run that continues from a checkpoint reports what came after it again.
             if line["kind"] == "epoch" and line["epoch"] > self._shown:
                 self._shown = line["epoch"]
-                self._progress.note(*epoch_rows(line, self._epochs))
+                self._progress.note(*epoch_rows(line, self._measures, self._epochs))
         if lines:
             self._next = f"steps after {lines[-1]['step']:,}"
-            show(self._progress, lines[-1])
+            show(self._progress, lines[-1], self._measures)
         return bool(lines)
 
     def _new_lines(self) -> list[Line]:
@@ -58,22 +58,25 @@ class Display:
         return lines
 
 
-def show(progress: Progress, line: Line) -> None:
+def show(progress: Progress, line: Line, measures: Sequence[str]) -> None:
     """Shows a line of metrics as the progress between two epochs."""
     progress.update(
         line["step"],
         seconds_left=line.get("seconds_left"),
-        details=[SEPARATOR.join(_facts(line)), *_by_kind(line)],
+        details=[SEPARATOR.join(_facts(line)), *_by_name(line, measures)],
         epoch=f"{line['epoch']:.1f}",
         loss=_loss(line["loss"]),
     )
 
 
-def epoch_rows(line: Line, epochs: int) -> list[str]:
-    """Returns the rows of an epoch: its facts, losses by kind, accuracies by kind; in brackets those held out.
+def epoch_rows(line: Line, measures: Sequence[str], epochs: int) -> list[str]:
+    """Returns the rows of an epoch: its facts, and one row for each word that measures begin with.
+
+    In brackets stands what was measured on held-out episodes.
 
     Args:
         line: Of kind `epoch`.
+        measures: Such as `loss_action`; the loss itself is among the facts.
         epochs: Of the whole training.
     """
     facts = [f"epoch {line['epoch']:.0f}/{epochs}", f"step {line['step']:,}", f"loss {_loss(line['loss'])}"]
@@ -82,7 +85,7 @@ def epoch_rows(line: Line, epochs: int) -> list[str]:
     facts += _facts(line)
     if line.get("seconds_left"):
         facts.append(f"{duration(line['seconds_left'])} left")
-    return [SEPARATOR.join(facts), *_by_kind(line)]
+    return [SEPARATOR.join(facts), *_by_name(line, measures)]
 
 
 def _facts(line: Line) -> list[str]:
@@ -98,11 +101,15 @@ def _facts(line: Line) -> list[str]:
     return facts
 
 
-def _by_kind(line: Line) -> list[str]:
-    return [
-        f"{measure:<9}" + SEPARATOR.join(f"{kind} {_pair(line, f'{measure}_{kind}', words)}" for kind in TOKEN_KINDS)
-        for measure, words in (("loss", _loss), ("accuracy", _percent))
-    ]
+def _by_name(line: Line, measures: Sequence[str]) -> list[str]:
+    """Returns one row for each word that measures begin with: `loss`, `accuracy`, `error`."""
+    rows: dict[str, list[str]] = {}
+    for name in measures:
+        word, _, of = name.partition("_")
+        if of:
+            words = _percent if word == "accuracy" else _loss
+            rows.setdefault(word, []).append(f"{of.replace('_', ' ')} {_pair(line, name, words)}")
+    return [f"{word:<9}" + SEPARATOR.join(values) for word, values in rows.items()]
 
 
 def _pair(line: Line, name: str, words: Callable[[float | None], str]) -> str:

@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
+from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.seeding import derived_seed
 from pipeline.training.control import Command, Control
 from pipeline.training.metrics import Metrics
+from pipeline.training.objective import Objective
 from pipeline.training.recorder import Recorder
 from pipeline.training.resume import resume
 from pipeline.training.saver import CheckpointSaver
@@ -26,7 +25,7 @@ from pipeline.training.schedule import Schedule
 from pipeline.training.state import TrainingState
 from pipeline.training.step import TrainStep
 from pipeline.training.task import TrainingTask
-from pipeline.training.utilisation import Speed, memory_gib, model_flops_per_token, peak_flops
+from pipeline.training.utilisation import Speed, memory_gib, peak_flops
 from pipeline.training.validation import Validation
 from pipeline.training.windows import WindowSource
 from pipeline.training.world import World
@@ -38,10 +37,12 @@ class TrainingLoop:
     """One worker's run of a task.
 
     Args:
-        task: What to train.
+        task: What to train with.
+        objective: What to train; its model has its initial weights, and is on the world's device.
         world: The workers.
         schedule: Steps and learning rates.
         stop_requested: Asked now and then on every worker; True on any of them ends the run with a checkpoint.
+        load_initial: Replaces the weights of the model of a run that begins, None where it begins from nothing.
 
     Raises:
         CheckpointError: The checkpoint to continue from is corrupt or out of sight, or the initial weights do not fit.
@@ -49,18 +50,22 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, task: TrainingTask, world: World, schedule: Schedule, stop_requested: Callable[[], bool]
+        self,
+        task: TrainingTask,
+        objective: Objective,
+        world: World,
+        schedule: Schedule,
+        stop_requested: Callable[[], bool],
+        load_initial: Callable[[nn.Module], None] | None = None,
     ) -> None:
         self._task, self._world, self._schedule = task, world, schedule
-        torch.manual_seed(derived_seed(task.seed, "initial weights"))
-        model = TrajectoryTransformer(task.model, task.manifest.layout).to(world.device)
-        self._step = TrainStep(model, task.training, world, task.seed)
-        self._state = TrainingState.start(world.device)
+        self._step = TrainStep(objective, task.training, world, task.seed)
+        self._state = TrainingState.start(len(objective.measures), world.device)
         saver = _saver(task) if world.rank == 0 else None
-        resume(task, world, self._step, self._state)
-        self._recorder = Recorder(task, schedule, saver, self._state, world) if saver else None
+        resume(task.checkpoints, world, self._step, self._state, load_initial)
+        self._recorder = Recorder(task, schedule, objective.measures, saver, self._state, world) if saver else None
         self._control = Control(world, self._state.step, task.training.checkpoint_minutes, stop_requested)
-        flops = model_flops_per_token(model) * schedule.tokens_per_step
+        flops = objective.flops_per_window * task.training.batch_size
         peak = peak_flops(world.device, self._step.dtype) * world.size
         self._line_speed, self._epoch_speed = (Speed(schedule, flops, peak, world.device) for _ in range(2))
 

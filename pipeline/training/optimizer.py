@@ -1,4 +1,4 @@
-"""AdamW with weight decay on matrices only."""
+"""AdamW, with weight decay on matrices alone or on everything."""
 
 from typing import Any
 
@@ -26,6 +26,8 @@ def decayed_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Returns the fused AdamW of `config` over the parameters of `model`."""
     with_decay, without = decayed_parameters(model)
+    if config.weight_decay_of == "everything":
+        with_decay, without = list(model.parameters()), []
     groups: list[dict[str, Any]] = [
         {"params": with_decay, "weight_decay": config.weight_decay},
         {"params": without, "weight_decay": 0.0},

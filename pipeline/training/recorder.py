@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -9,8 +10,8 @@ from pipeline.errors import StorageError, TrainingDivergedError
 from pipeline.provenance import commit, computed_by, hardware
 from pipeline.training.checkpoint import COMPUTED_BY, CheckpointInfo, last_checkpoint
 from pipeline.training.divergence import RECENT_LINES, divergence
-from pipeline.training.loss import report
 from pipeline.training.metrics import Metrics, MetricsLog
+from pipeline.training.objective import measured
 from pipeline.training.saver import CheckpointSaver, Snapshot
 from pipeline.training.schedule import Schedule
 from pipeline.training.state import RunningSums, TrainingState, host_copy
@@ -27,6 +28,7 @@ class Recorder:
     Args:
         task: What is trained.
         schedule: Steps and learning rates.
+        measures: Names of what the objective measures.
         saver: Of its checkpoints; closed with the recorder.
         state: Where the run begins.
         world: The workers that train together from here on.
@@ -36,9 +38,16 @@ class Recorder:
     """
 
     def __init__(
-        self, task: TrainingTask, schedule: Schedule, saver: CheckpointSaver, state: TrainingState, world: World
+        self,
+        task: TrainingTask,
+        schedule: Schedule,
+        measures: Sequence[str],
+        saver: CheckpointSaver,
+        state: TrainingState,
+        world: World,
     ) -> None:
-        self._task, self._schedule, self._saver, self._beside = task, schedule, saver, saver.beside
+        self._task, self._schedule, self._measures = task, schedule, measures
+        self._saver, self._beside = saver, saver.beside
         self._log = MetricsLog(task.metrics, task.tensorboard, state.step, self._epochs(state))
         self._trained_on = {
             **hardware(),
@@ -60,7 +69,7 @@ class Recorder:
             state.recent_losses = [*state.recent_losses, line["loss"]][-RECENT_LINES:]
         self._write("step", line | speed)
 
-    def epoch_line(self, state: TrainingState, validation_3K: Tensor | None, speed: Metrics) -> float | None:
+    def epoch_line(self, state: TrainingState, validation_M2: Tensor | None, speed: Metrics) -> float | None:
         """Writes a line of kind `epoch` and returns its validation loss, None without held-out episodes.
 
         Raises:
@@ -71,8 +80,8 @@ class Recorder:
         line = self._line(state, state.epoch)
         self._require_convergence(line, [])
         held_out: dict[str, float | None] = {}
-        if validation_3K is not None:
-            held_out = report(validation_3K, self._task.training.loss_weights, "validation_")
+        if validation_M2 is not None:
+            held_out = measured(self._measures, validation_M2, "validation_")
         loss = held_out.get("validation_loss")
         if loss is not None and not math.isfinite(loss):
             self._saver.discard(state.step)
@@ -134,7 +143,7 @@ class Recorder:
             "learning_rate": self._schedule.learning_rate(state.step - 1),
             "gradient_norm": sums.gradient_norms.item() / steps,
             "failed_checkpoints": self._saver.failures,
-            **report(sums.sums_3K, self._task.training.loss_weights),
+            **measured(self._measures, sums.sums_M2),
         }
 
     def _require_convergence(self, line: Metrics, recent: list[float]) -> None:

@@ -13,8 +13,8 @@ class Schedule:
     Attributes:
         steps_per_epoch: Optimizer steps of one epoch; the windows of an epoch divided by the batch size, rounded up.
         total_steps: Optimizer steps of all epochs.
-        tokens_per_step: Predicted tokens of one optimizer step over all workers: batch_size windows of
-            window_transitions * D - 1 targets, those beyond an episode's end included.
+        tokens_per_step: Tokens of one optimizer step over all workers: batch_size windows of the method's tokens, those
+            beyond an episode's end included.
         warmup_tokens: End of the linear warm-up.
         decay_tokens: End of the cosine.
         peak: Learning rate at the end of the warm-up.
@@ -36,7 +36,7 @@ class Schedule:
         Args:
             config: Epochs, batch size, learning rate.
             num_starts: Start indices of the training split: the windows of an epoch unless the configuration says.
-            window_tokens: Targets of one window, window_transitions * D - 1.
+            window_tokens: Tokens of one window, as the method counts them.
         """
         steps = -(-(config.epoch_windows or num_starts) // config.batch_size)
         epoch_tokens = steps * config.batch_size * window_tokens
@@ -53,7 +53,7 @@ class Schedule:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Predicted tokens of one epoch over all workers, those beyond an episode's end included."""
+        """Tokens of one epoch over all workers, those beyond an episode's end included."""
         return self.steps_per_epoch * self.tokens_per_step
 
     def learning_rate(self, step: int) -> float:

@@ -6,41 +6,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.tokens.layout import TOKEN_KINDS
 from pipeline.training.step import StepResult
 from pipeline.training.world import World
 
 
 class RunningSums:
-    """Sums over steps, kept on the device; float64, because an epoch counts more targets than float32 can."""
+    """Sums over steps, kept on the device; float64, because an epoch counts more targets than float32 can.
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums_3K = torch.zeros(3, len(TOKEN_KINDS), dtype=torch.float64, device=device)
+    Args:
+        measures: M, of the objective.
+        device: That trains.
+    """
+
+    def __init__(self, measures: int, device: torch.device) -> None:
+        self.sums_M2 = torch.zeros(measures, 2, dtype=torch.float64, device=device)
         self.gradient_norms = torch.zeros((), dtype=torch.float64, device=device)
         self.steps = 0
 
     def add(self, result: StepResult) -> None:
         """Adds one step."""
-        self.sums_3K += result.sums
+        self.sums_M2 += result.sums
         self.gradient_norms += result.gradient_norm
         self.steps += 1
 
     def gather(self, world: World) -> None:
         """Moves what all workers summed to worker 0; the others start again from zero."""
-        world.all_reduce_(self.sums_3K)
+        world.all_reduce_(self.sums_M2)
         if world.rank > 0:
-            self.sums_3K.zero_()
+            self.sums_M2.zero_()
 
     def clear(self) -> None:
         """Starts again from zero."""
-        self.sums_3K.zero_()
+        self.sums_M2.zero_()
         self.gradient_norms.zero_()
         self.steps = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns copies on the CPU."""
         return {
-            "sums": self.sums_3K.to("cpu", copy=True),
+            "sums": self.sums_M2.to("cpu", copy=True),
             "gradient_norms": self.gradient_norms.to("cpu", copy=True),
             "steps": self.steps,
         }
@@ -50,7 +54,7 @@ class RunningSums:
         self.gradient_norms.copy_(state["gradient_norms"])
         self.steps = state["steps"]
         if world.rank == 0:
-            self.sums_3K.copy_(state["sums"])
+            self.sums_M2.copy_(state["sums"])
 
 
 @dataclass
@@ -70,9 +74,9 @@ class TrainingState:
     recent_losses: list[float] = field(default_factory=list)
 
     @classmethod
-    def start(cls, device: torch.device) -> "TrainingState":
-        """Returns the state before the first step."""
-        return cls(RunningSums(device), RunningSums(device))
+    def start(cls, measures: int, device: torch.device) -> "TrainingState":
+        """Returns the state before the first step, of an objective with so many measures."""
+        return cls(RunningSums(measures, device), RunningSums(measures, device))
 
     def add(self, result: StepResult) -> None:
         """Counts one step."""

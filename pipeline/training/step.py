@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.seeding import derived_seed
 from pipeline.training.config import TrainingConfig
-from pipeline.training.loss import LossFunction, Targets
+from pipeline.training.objective import Objective
 from pipeline.training.optimizer import make_optimizer, set_learning_rate
-from pipeline.training.windows import WindowBatch, share_of
+from pipeline.training.windows import Windows, share_of
 from pipeline.training.world import World
 
 
@@ -22,7 +21,7 @@ class StepResult:
     """What one step gives, on the device.
 
     Attributes:
-        sums: (3, K) of this worker's windows: summed cross-entropy, correct predictions, counted targets by kind.
+        sums: (M, 2) of this worker's windows: the sum and the count of each measure (`pipeline.training.objective`).
         gradient_norm: Before clipping; the same on all workers.
     """
 
@@ -51,56 +50,61 @@ class TrainStep:
     """Model, optimizer and loss together.
 
     Args:
-        model: On the world's device.
+        objective: Its model is on the world's device.
         config: Optimizer, precision, accumulation.
         world: The workers that share each global batch.
         seed: Root seed; dropout of a step depends on it, the step and the worker, so that nothing need be saved to
             resume it.
     """
 
-    def __init__(self, model: TrajectoryTransformer, config: TrainingConfig, world: World, seed: int) -> None:
-        self.model = model
-        self.optimizer = make_optimizer(model, config)
-        self.loss = LossFunction(model.layout, model.config.window_transitions, config.loss_weights, world.device)
+    def __init__(self, objective: Objective, config: TrainingConfig, world: World, seed: int) -> None:
+        self.objective, self.model = objective, objective.model
+        self.optimizer = make_optimizer(self.model, config)
         self._config, self._world, self._seed = config, world, seed
         self.dtype = autocast_dtype(config, world.device)
-        self._forward: nn.Module = world.wrap(model)
+        self._forward: nn.Module = world.wrap(self.model)
         if config.compile:
             self._forward.compile()
 
-    def __call__(self, batch: WindowBatch, step: int, learning_rate: float) -> StepResult:
+    def __call__(self, batch: Windows, step: int, learning_rate: float) -> StepResult:
         """Updates the model with this worker's share `batch` of the global batch of `step`."""
-        targets = Targets.of(batch)
         # The global count divides; DDP averages over the workers, so each multiplies by their number.
-        scale = self._world.size / self._world.all_reduce_(targets.counted.sum())
-        torch.manual_seed(derived_seed(self._seed, "dropout", step, self._world.rank))
+        scale = self._world.size / self._world.all_reduce_(self.objective.counted(batch))
+        self._seed_dropout(step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        sums = [self._backward(part, scale, last) for part, last in self._micro_batches(targets)]
+        sums = [self._backward(part, scale, last) for part, last in self._micro_batches(batch)]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.gradient_clip)
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         return StepResult(torch.stack(sums).sum(0), norm)
 
-    def evaluate(self, batch: WindowBatch) -> Tensor:
-        """Returns the (3, K) sums of `batch` without dropout and without learning."""
-        self.model.eval()
-        targets = Targets.of(batch)
-        with torch.no_grad(), self._autocast():
-            _, sums_3K = self.loss(self.model(targets.inputs), targets)
-        return sums_3K
+    def _seed_dropout(self, step: int) -> None:
+        seed = derived_seed(self._seed, "dropout", step, self._world.rank)
+        if self._world.device.type == "cpu":
+            # torch.manual_seed would also note the whole stack for devices that are not there: a tenth of a small step.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
-    def _micro_batches(self, targets: Targets) -> Iterator[tuple[Targets, bool]]:
+    def evaluate(self, batch: Windows) -> Tensor:
+        """Returns the (M, 2) sums of `batch` without dropout and without learning."""
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            _, sums_M2 = self.objective(self.model, batch)
+        return sums_M2
+
+    def _micro_batches(self, batch: Windows) -> Iterator[tuple[Windows, bool]]:
         parts = self._config.accumulation_steps
         for index in range(parts):
-            yield targets.slice(share_of(len(targets.inputs), index, parts)), index == parts - 1
+            yield batch.slice(share_of(len(batch), index, parts)), index == parts - 1
 
-    def _backward(self, part: Targets, scale: Tensor, last: bool) -> Tensor:
+    def _backward(self, part: Windows, scale: Tensor, last: bool) -> Tensor:
         with self._communication(last):
             with self._autocast():
-                loss, sums_3K = self.loss(self._forward(part.inputs), part)
+                loss, sums_M2 = self.objective(self._forward, part)
             torch.autograd.backward(loss * scale)
-        return sums_3K
+        return sums_M2
 
     def _communication(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
         if wanted or not isinstance(self._forward, DistributedDataParallel):

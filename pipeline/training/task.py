@@ -1,21 +1,19 @@
-"""What a training is told: one record, the same for every worker."""
+"""What a training is told beside its objective: one record, the same for every worker."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.manifest import Manifest
-from pipeline.models.config import ModelConfig
 from pipeline.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What to train and where its record goes; plain values, the same for every worker.
+    """How to train and where the record goes; plain values, the same for every worker.
 
     Attributes:
         seed: Root seed of the experiment.
-        model: Shape of the model.
         training: Optimizer, schedule, checkpoints.
         config: The effective experiment as plain values, stored in every checkpoint.
         manifest: Of the shards.
@@ -23,7 +21,6 @@ class TrainingTask:
     """
 
     seed: int
-    model: ModelConfig
     training: TrainingConfig
     config: dict[str, Any]
     manifest: Manifest

@@ -6,7 +6,6 @@ import time
 
 import torch
 
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.timing import product_flops, wait_for
 from pipeline.training.schedule import Schedule
 
@@ -14,20 +13,6 @@ _GIB = 2**30
 
 DATA_SHEET_BFLOAT16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12}
 """Dense bfloat16 FLOP/s by the makers' data sheets, by a part of the device's name."""
-
-
-def model_flops_per_token(model: TrajectoryTransformer) -> float:
-    """Returns the floating-point operations that one trained token needs, forward and backward.
-
-    Three times the forward pass: two for each weight of a matrix product (the head of one dimension only), and in each
-    block four per embedding column for each key that the mask lets an average query see. Recomputation, embedding
-    look-ups, norms and softmax are not counted.
-    """
-    matrices = sum(p.numel() for name, p in model.blocks.named_parameters() if p.dim() == 2)
-    head = model.head.weight[0].numel()
-    keys = model.mask.sum().item() / len(model.mask)
-    attention = 2 * model.config.layers * model.config.width * keys
-    return 3 * 2 * (matrices + head + attention)
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float:

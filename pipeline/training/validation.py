@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from pipeline.seeding import derived_seed
-from pipeline.tokens.layout import TOKEN_KINDS
 from pipeline.training.order import ShuffledStarts
 from pipeline.training.step import TrainStep
 from pipeline.training.windows import ResidentWindows, share_of
@@ -30,8 +29,8 @@ class Validation:
         self._windows, self._batch_size, self._world = windows, batch_size, world
 
     def sums(self, step: TrainStep) -> Tensor:
-        """Returns the (3, K) sums of all workers, as `pipeline.training.loss.report` takes them."""
-        total = torch.zeros(3, len(TOKEN_KINDS), dtype=torch.float64, device=self._world.device)
+        """Returns the (M, 2) sums of all workers, as `pipeline.training.objective.measured` takes them."""
+        total = torch.zeros(len(step.objective.measures), 2, dtype=torch.float64, device=self._world.device)
         for first in range(0, len(self._starts), self._batch_size):
             total += step.evaluate(self._windows.gather(self._starts[first : first + self._batch_size]))
         return self._world.all_reduce_(total)

@@ -1,49 +1,59 @@
-"""Windows of consecutive transitions, cut from resident token episodes on the device that trains.
+"""Windows of consecutive steps, cut from resident episodes on the device that trains.
 
-Every transition is the start of one window. What lies beyond the end of the window's episode is filled with the stop
-token. It is learnt where the episode terminated, so that the model knows that nothing follows; where the episode was
-truncated (a time limit, a collector that stopped) nobody knows what would have followed, and the loss leaves it out.
+Every step is the start of one window. What lies beyond the end of the window's episode is other episodes' or repeated
+rows: `real` tells it, and every loss leaves it out or puts something in its place.
 
-Shape letters: S transitions of the split, B windows, W transitions of a window, D tokens of a transition.
+Shape letters: S steps of the split, B windows, W steps of a window.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.shards import TokenEpisodes
+from pipeline.data.table import EpisodeTable, held
 from pipeline.errors import DataError
-from pipeline.training.order import ShuffledStarts
+from pipeline.training.order import StartOrder
 
 
 @dataclass(frozen=True)
-class WindowBatch:
-    """Windows ready for the model.
+class Windows:
+    """Some windows.
 
     Attributes:
-        tokens: (B, W, D) integers 0 to N; rows beyond the end of the episode hold the stop token N.
-        counted: (B, W) bool, True where the row's tokens count in the loss.
+        columns: (B, W, ...) by name, as in the table of episodes; integers of 16 bits are held as int32.
+        real: (B, W) bool, False beyond the end of the episode.
+        terminated: (B,) bool, whether the MDP itself ended after the episode's last step.
+        timesteps: (B, W) int64, steps since the beginning of the episode; they go on beyond its end.
     """
 
-    tokens: Tensor
-    counted: Tensor
+    columns: Mapping[str, Tensor]
+    real: Tensor
+    terminated: Tensor
+    timesteps: Tensor
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+    def __getitem__(self, column: str) -> Tensor:
+        return self.columns[column]
+
+    def slice(self, part: slice) -> "Windows":
+        """Returns some of the windows."""
+        columns = {name: column[part] for name, column in self.columns.items()}
+        return Windows(columns, self.real[part], self.terminated[part], self.timesteps[part])
 
 
 class WindowSource(Protocol):
-    """Where the windows of an optimizer step come from: resident tokens, or a stream."""
+    """Where the windows of an optimizer step come from: resident episodes, or a stream."""
 
-    def batch(self, step: int) -> WindowBatch:
+    def batch(self, step: int) -> Windows:
         """Returns this worker's windows of optimizer step `step`; steps are asked for in ascending order."""
         ...
-
-
-def held_dtype(tokens: DTypeLike) -> np.dtype[Any]:
-    """Returns the type that tokens of a shard's type are held as: torch cannot index uint16, and takes int32 for it."""
-    return np.dtype(np.uint8) if np.dtype(tokens) == np.uint8 else np.dtype(np.int32)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -55,41 +65,41 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class ResidentWindows:
-    """All token episodes of a split on one device; any window is one gather."""
+    """All episodes of a split on one device; any window is one gather."""
 
-    def __init__(self, episodes: TokenEpisodes, window_transitions: int, device: torch.device) -> None:
-        """Moves the tokens to `device`; on a CPU, where their type stays as it is, nothing is copied.
+    def __init__(self, episodes: EpisodeTable, window: int, device: torch.device) -> None:
+        """Moves the columns to `device`; on a CPU, where their type stays as it is, nothing is copied.
+
+        Args:
+            episodes: At least one.
+            window: W, steps of a window.
+            device: That trains.
 
         Raises:
             DataError: There is no episode.
         """
-        if len(episodes.tokens) == 0:
+        if episodes.num_steps == 0:
             raise DataError(
                 "The split has 0 transitions; expected at least 1. "
                 "data.validation_share may leave no episode for training: lower it, or collect more episodes."
             )
-        tokens = episodes.tokens.astype(held_dtype(episodes.tokens.dtype), copy=False)
-        self._tokens = torch.from_numpy(tokens).to(device)
+        self.num_starts = episodes.num_steps
+        self._columns = {name: torch.from_numpy(held(column)).to(device) for name, column in episodes.columns.items()}
         self._offsets = torch.from_numpy(np.array(episodes.offsets)).to(device)
         self._terminated = torch.from_numpy(np.array(episodes.terminated)).to(device)
-        self._steps_W = torch.arange(window_transitions, device=device)
-        self._stop = episodes.layout.stop_token
+        self._steps_W = torch.arange(window, device=device)
         self._device = device
 
-    @property
-    def num_starts(self) -> int:
-        """Start indices: one for each transition."""
-        return len(self._tokens)
-
-    def gather(self, starts: NDArray[np.int64]) -> WindowBatch:
-        """Returns the windows that begin at the transitions `starts`, (B,) indices into the split."""
+    def gather(self, starts: NDArray[np.int64]) -> Windows:
+        """Returns the windows that begin at the steps `starts`, (B,) indices into the split."""
         starts_B = moved(torch.from_numpy(starts), self._device)
         episodes_B = torch.searchsorted(self._offsets, starts_B, right=True) - 1
         rows_BW = starts_B[:, None] + self._steps_W
         real_BW = rows_BW < self._offsets[episodes_B + 1][:, None]
-        tokens_BWD = self._tokens[rows_BW.clamp_(max=self.num_starts - 1)]
-        tokens_BWD = tokens_BWD.masked_fill_(~real_BW[:, :, None], self._stop)
-        return WindowBatch(tokens_BWD, real_BW | self._terminated[episodes_B][:, None])
+        timesteps_BW = rows_BW - self._offsets[episodes_B][:, None]
+        rows_BW.clamp_(max=self.num_starts - 1)
+        columns = {name: column[rows_BW] for name, column in self._columns.items()}
+        return Windows(columns, real_BW, self._terminated[episodes_B], timesteps_BW)
 
 
 def share_of(batch_size: int, rank: int, world_size: int) -> slice:
@@ -100,14 +110,15 @@ def share_of(batch_size: int, rank: int, world_size: int) -> slice:
 class ShuffledWindows:
     """The training windows of one worker: its share of each global batch of the shuffled stream."""
 
-    def __init__(self, windows: ResidentWindows, seed: int, batch_size: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, windows: ResidentWindows, order: StartOrder, batch_size: int, rank: int, world_size: int
+    ) -> None:
         """Prepares the stream; `batch_size` is the global one."""
-        self._windows = windows
-        self._order = ShuffledStarts(windows.num_starts, seed)
+        self._windows, self._order = windows, order
         self._batch_size = batch_size
         self._share = share_of(batch_size, rank, world_size)
 
-    def batch(self, step: int) -> WindowBatch:
+    def batch(self, step: int) -> Windows:
         """Returns this worker's windows of optimizer step `step`."""
         first = step * self._batch_size + self._share.start
         return self._windows.gather(self._order.at(first, self._share.stop - self._share.start))

@@ -64,14 +64,14 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, make_result: Make) -
 
 
 HOPPER = {"environment": {"id": "Hopper-v5"}, "seed": 0}
-PLANNER = {**HOPPER, "method": "trajectory_transformer", "model": {"model.safetensors": "abc"}}
+PLANNER = {**HOPPER, "row": "trajectory_transformer", "model": {"model.safetensors": "abc"}}
 
 
 @pytest.mark.parametrize(
     ("other", "stands"),
     [
-        ({**HOPPER, "method": "random"}, True),
-        ({**PLANNER, "method": "behaviour_cloning"}, True),
+        ({**HOPPER, "row": "random"}, True),
+        ({**PLANNER, "row": "one_step"}, True),
         ({**PLANNER, "model": {"model.safetensors": "def"}}, False),
         ({**HOPPER, "seed": 1}, False),
         ({**HOPPER, "environment": {"id": "Walker2d-v5"}}, False),
@@ -88,10 +88,22 @@ def test_episodes_stand_beside_those_of_the_same_environment_seeds_and_model(
     store.add([make_result(1, 1.0)])
     assert not store.stands_beside([other], episodes=1), "the episode that ended is not asked for"
     assert store.stands_beside([other], episodes=2) == stands
-    assert store.stands_beside([{**HOPPER, "method": "random"}, other], episodes=2) == stands
+    assert store.stands_beside([{**HOPPER, "row": "random"}, other], episodes=2) == stands
 
 
-def test_a_method_that_was_never_evaluated_stands_beside_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("steps", "stands"), [(20, True), (5, False)])
+def test_other_targets_stand_beside_each_other_where_they_act_alike(
+    tmp_path: Path, make_result: Make, steps: int, stands: bool
+) -> None:
+    asked = {**HOPPER, "model": {"model.safetensors": "abc"}}
+    claim_folder(tmp_path, {**asked, "acting": {"target_return": 1.0, "context_steps": 20}}, "episodes")
+    store = EpisodeStore(tmp_path)
+    store.add([make_result(0, 1.0)])
+    other = {**asked, "acting": {"target_return": 2.0, "context_steps": steps}}
+    assert store.stands_beside([other, HOPPER], episodes=1) == stands
+
+
+def test_a_row_that_was_never_evaluated_stands_beside_none(tmp_path: Path) -> None:
     assert not EpisodeStore(tmp_path / "absent").stands_beside([HOPPER], episodes=2)
 
 

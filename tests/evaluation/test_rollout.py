@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.acting import Decision, RandomPolicy
 from pipeline.environments import EnvironmentConfig, make_environment
-from pipeline.evaluation.methods import build_batch, method_recipe
+from pipeline.evaluation.recipe import build_batch
 from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart
-from pipeline.planning.policies import Decision, RandomPolicy
 from pipeline.records import EpisodeResult
 from pipeline.run_folder import RunFolder
 from tests.evaluation.counting import ID, SPACES
-from tests.evaluation.tiny_run import TIMING_COLUMNS, tiny_experiment, write_tiny_checkpoint
+from tests.evaluation.tiny_run import TIMING_COLUMNS, tiny_experiment, tiny_recipe, write_tiny_checkpoint
 
 STARTS = [EpisodeStart(episode, seed=50 + episode) for episode in range(10)]
 
@@ -109,15 +109,14 @@ def test_an_environment_that_raises_is_one_failed_episode() -> None:
     ]
 
 
-@pytest.mark.parametrize("method", ["random", "trajectory_transformer"])
+@pytest.mark.parametrize("kind", ["random", "trajectory_transformer"])
 @pytest.mark.parametrize(("what", "step"), [("reset", 0), ("observation", 2), ("reward", 2)])
-def test_an_environment_that_gives_nan_is_one_failed_episode(tmp_path: Path, method: Any, what: str, step: int) -> None:
+def test_an_environment_that_gives_nan_is_one_failed_episode(tmp_path: Path, kind: str, what: str, step: int) -> None:
     kwargs = {"length": 50, "not_finite": what}
     experiment = tiny_experiment(tmp_path, environment={"kwargs": kwargs})
     checkpoint = write_tiny_checkpoint(RunFolder(tmp_path), experiment)
-    settings = (experiment.environment, experiment.planning, experiment.evaluation)
     results: list[EpisodeResult] = []
-    build_batch(method_recipe(method, *settings, SPACES, checkpoint)).run(STARTS, results.extend)
+    build_batch(tiny_recipe(experiment, checkpoint, kind)).run(STARTS, results.extend)
     failed = [result for result in results if result.error]
     assert 0 < len(failed) < len(results) == len(STARTS)
     named = "reward" if what == "reward" else "observation"

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import StorageError
 from pipeline.evaluation.config import SweepConfig
 from pipeline.evaluation.sweep import (
-    applied,
     chosen_experiment,
     listed_settings,
     pareto_front,
@@ -17,6 +16,7 @@ from pipeline.evaluation.sweep import (
     sweep_table,
     write_table,
 )
+from pipeline.methods.swept import Swept
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
 
@@ -72,16 +72,6 @@ def test_a_setting_has_one_name_whatever_the_order_of_its_values() -> None:
     key = setting_key({"planning.horizon": 5, "planning.beam_width": 32})
     assert key == setting_key({"planning.beam_width": 32, "planning.horizon": 5})
     assert key != setting_key({"planning.beam_width": 5, "planning.horizon": 32})
-
-
-def test_a_setting_replaces_only_its_own_values() -> None:
-    planning = PlanningConfig(beam_width=7, horizon=3)
-    assert applied(planning, {"planning.horizon": 9}) == PlanningConfig(beam_width=7, horizon=9)
-
-
-def test_a_setting_that_contradicts_the_configuration_is_told_in_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"^planning\.plan_every is 4; expected at most planning\.horizon, 3"):
-        applied(PlanningConfig(horizon=3), {"planning.plan_every": 4})
 
 
 def test_the_best_full_setting_is_chosen_and_the_front_has_what_nothing_beats(make_result: Make) -> None:
@@ -153,32 +143,22 @@ def test_the_chosen_experiment_differs_in_name_planning_and_checkpoint_alone(mak
         "planning": {"beam_width": 99, "horizon": 4},
         "evaluation": {"episodes": 20, "checkpoint": None},
     }
-    assert chosen_experiment(before, row, "/runs/run/checkpoints/step-1") == {
+    swept = Swept("planning", PlanningConfig())
+    assert chosen_experiment(before, swept, row, "/runs/run/checkpoints/step-1") == {
         "name": "run-chosen",
         "seed": 3,
         "planning": {"beam_width": 2, "horizon": 4},
         "evaluation": {"episodes": 20, "checkpoint": "/runs/run/checkpoints/step-1"},
     }
+    renamed = Swept("planning", PlanningConfig(), stored_as={"beam_width": "beams"})
+    chosen = chosen_experiment(before, renamed, row, "/runs/run/checkpoints/step-1")
+    assert chosen["planning"] == {"beam_width": 99, "horizon": 4, "beams": 2}
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"space": {"planning.width": [1]}}, r"has the key 'planning.width'; expected one of planning.beam_width"),
-        (
-            {"space": {"planning.discount": [0.9]}},
-            r"has the key 'planning.discount'; expected one of planning.beam_width",
-        ),
-        ({"space": {"model.layers": [1]}}, r"has the key 'model.layers'; expected one of planning"),
-        (
-            {"space": {"planning.horizon": [5, 0]}},
-            r"tries 0 for planning.horizon; expected .* greater than or equal to 1",
-        ),
         ({"space": {"planning.horizon": {"low": 1, "high": 4}}}, r"has a range for planning.horizon and .* 'grid'"),
-        (
-            {"space": {"planning.horizon": {"low": 1, "high": 4}}, "search": "random"},
-            r"has a range of fractions for planning.horizon; expected whole numbers: add integer: true\.",
-        ),
         (
             {"space": {"planning.temperature": {"low": 0, "high": 4, "log": True}}, "search": "random"},
             r"a range from 0 to 4; expected 0 < low < high",
@@ -189,6 +169,6 @@ def test_the_chosen_experiment_differs_in_name_planning_and_checkpoint_alone(mak
         ),
     ],
 )
-def test_a_space_that_cannot_be_tried_is_refused(values: dict[str, object], message: str) -> None:
+def test_a_space_that_cannot_be_searched_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SweepConfig.model_validate(values)

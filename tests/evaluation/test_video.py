@@ -9,10 +9,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from pipeline.acting import Decision, RandomPolicy
 from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart
 from pipeline.evaluation.video import SIDE, RewardCurve, VideoRecorder, choose_rendering_backend, was_filmed
 from pipeline.planning.beam import Plan
-from pipeline.planning.policies import Decision, RandomPolicy
 from pipeline.records import EpisodeResult
 from tests.evaluation.counting import SPACES, Counting
 

@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.acting import RANDOM
 from pipeline.data.manifest import Manifest, SourceRecord, Totals
+from pipeline.data.returns import RewardTreatment
 from pipeline.data.statistics import DimensionStatistics, ReturnStatistics, Statistics
+from pipeline.evaluation.recipe import Recipe, random_recipe, row_recipe
 from pipeline.experiment import Experiment
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.methods.registry import METHODS
 from pipeline.run_folder import RunFolder
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
@@ -22,7 +25,7 @@ LAYOUT = TransitionLayout.plain(observation_dim=2, action_dim=1, num_bins=12)
 EXPERIMENT: dict[str, Any] = {
     "name": "tiny",
     "environment": {"id": ID, "max_episode_steps": 50},
-    "model": {"layers": 1, "heads": 1, "width": 8, "window_transitions": 4},
+    "trajectory_transformer": {"layers": 1, "heads": 1, "width": 8, "window_transitions": 4},
     "planning": {"beam_width": 4, "horizon": 2, "context_transitions": 1},
     "evaluation": {"episodes": 5, "batch_size": 3},
     "sweep": {"space": {"planning.beam_width": [2, 4], "planning.horizon": [1, 2]}, "episodes": 4},
@@ -34,7 +37,7 @@ TIMING_COLUMNS = ("decision_ms_median", "decision_ms_p99", "attempts", "host")
 
 
 def episode_frame(folder: Path) -> pd.DataFrame:
-    """The episodes of one method in order of their index, as pandas itself reads them."""
+    """The episodes of one row in order of their index, as pandas itself reads them."""
     return pd.read_parquet(folder).sort_values("episode", ignore_index=True)
 
 
@@ -51,8 +54,8 @@ def tiny_manifest(**changes: Any) -> Manifest:
         "centers": tuple(map(tuple, discretizer.centers)),
         "discretizer_kind": "uniform",
         "spaces": SPACES,
-        "discount": 0.99,
-        "termination_penalty": None,
+        "treatment": RewardTreatment(discount=0.99),
+        "columns": ("tokens", "observations", "actions", "rewards"),
         "seed": 0,
         "sources": (SourceRecord(name="counted", episodes=2, steps=9, available_episodes=2, fingerprint="0"),),
         "shards": (),
@@ -75,9 +78,22 @@ def tiny_experiment(folder: Path, **sections: dict[str, Any]) -> Experiment:
     return Experiment.model_validate(values)
 
 
-def write_tiny_checkpoint(run: RunFolder, experiment: Experiment, seed: int = 0) -> Path:
+def write_tiny_checkpoint(run: RunFolder, experiment: Experiment, seed: int = 0, **recorded: Any) -> Path:
+    """An untrained model; of the experiment that it records some parts may be changed."""
     torch.manual_seed(seed)
-    model = TrajectoryTransformer(experiment.model, LAYOUT)
-    config = experiment.model_dump(mode="json")
+    model = METHODS[experiment.method].make_model(experiment.settings, tiny_manifest())
+    config = experiment.model_dump(mode="json") | recorded
     info = CheckpointInfo(step=1, epoch=1, validation_loss=1.0)
     return write_checkpoint(run.checkpoints, info, model.state_dict(), config, tiny_manifest().to_json(), None)
+
+
+def tiny_recipe(
+    experiment: Experiment, checkpoint: Path, kind: str = "trajectory_transformer", **manifest: Any
+) -> Recipe:
+    """The recipe of one row of an untrained model, with some parts of the data's manifest changed."""
+    parts = experiment.environment, experiment.evaluation, tiny_manifest(**manifest)
+    if kind == RANDOM:
+        return random_recipe(*parts)
+    method = METHODS[experiment.method]
+    (row,) = method.rows(kind, experiment.settings, experiment.planning, parts[2])
+    return row_recipe(row, method.name, *parts, checkpoint)

@@ -88,10 +88,18 @@ def test_imported_weights_give_the_public_logits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "layout", "message"),
     [
-        (CONFIG.model_copy(update={"width": 16}), LAYOUT, r"model\.width 8; expected 16"),
-        (CONFIG.model_copy(update={"layers": 3}), LAYOUT, r"model\.layers 2; expected 3"),
-        (CONFIG.model_copy(update={"window_transitions": 4}), LAYOUT, r"model\.window_transitions 3; expected 4"),
-        (CONFIG.model_copy(update={"positions": "sinusoidal"}), LAYOUT, r"learned positions; expected .* sinusoidal"),
+        (CONFIG.model_copy(update={"width": 16}), LAYOUT, r"has trajectory_transformer\.width 8; expected 16"),
+        (CONFIG.model_copy(update={"layers": 3}), LAYOUT, r"has trajectory_transformer\.layers 2; expected 3"),
+        (
+            CONFIG.model_copy(update={"window_transitions": 4}),
+            LAYOUT,
+            r"has trajectory_transformer\.window_transitions 3; expected 4",
+        ),
+        (
+            CONFIG.model_copy(update={"positions": "sinusoidal"}),
+            LAYOUT,
+            r"learned positions; expected trajectory_transformer\.positions sinusoidal",
+        ),
         (CONFIG, TransitionLayout.plain(2, 1, 9), r"data\.num_bins 6; expected 9"),
         (CONFIG, TransitionLayout.plain(2, 2, 6), "tokens of a transition 5; expected 6"),
     ],
@@ -117,7 +125,7 @@ def changed(**changes: Tensor | None) -> dict[str, Tensor]:
         (changed(head__weight=torch.zeros(0, 7, 8)), r"head\.weight of shape \(0, 7, 8\); expected"),
         (
             {name: tensor for name, tensor in public_state().items() if not name.startswith("blocks")},
-            r"has model\.layers 0; expected 2",
+            r"has trajectory_transformer\.layers 0; expected 2",
         ),
         (changed(blocks__1__mlp__2__bias=None, ln_f__bias=None), r"\(missing: ln_f\.bias, blocks\.1\.mlp\.2\.bias\)"),
         (changed(goal_emb=torch.zeros(1)), r"\(not known: goal_emb\)"),

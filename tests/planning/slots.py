@@ -9,7 +9,8 @@ import itertools
 import numpy as np
 import torch
 
-from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
+from pipeline.acting import Plan
+from pipeline.planning.beam import BeamPlanner, PlanRequest
 from pipeline.planning.config import PlanningConfig
 from pipeline.tokens.layout import TransitionLayout
 from tests.planning.scenes import random_discretizer, random_model, request

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.methods.trajectory_transformer.policy import PlannerPolicy
 from pipeline.planning.config import PlanningConfig
-from pipeline.planning.policies import PlannerPolicy
 from pipeline.planning.ranking import RANKINGS, Candidates, Ranking, scores
 from tests.planning.scenes import LAYOUT, random_discretizer, random_model
 

@@ -8,19 +8,19 @@ import numpy as np
 
 from pipeline.data.config import DataConfig
 from pipeline.data.manifest import read_manifest
-from pipeline.data.shards import read_tokens
-from pipeline.models.config import ModelConfig
+from pipeline.methods.registry import METHODS
+from pipeline.methods.settings import MethodSettings
+from pipeline.methods.training import MethodTraining
+from pipeline.methods.trajectory_transformer.config import TrajectoryTransformerConfig
 from pipeline.records import Episode
 from pipeline.training.config import TrainingConfig
 from pipeline.training.loop import TrainingLoop
-from pipeline.training.schedule import Schedule
 from pipeline.training.task import TrainingTask
 from pipeline.training.validation import Validation
-from pipeline.training.windows import ResidentWindows, ShuffledWindows
 from pipeline.training.world import World
 from tests.data.in_memory import write_shards
 
-MODEL = ModelConfig(layers=1, heads=2, width=16, window_transitions=4, dropout=0.1)
+MODEL = TrajectoryTransformerConfig(layers=1, heads=2, width=16, window_transitions=4, dropout=0.1)
 TRAINING = TrainingConfig(
     epochs=3, batch_size=16, log_steps=5, validation_windows=20, learning_rate=3e-3, precision="float32"
 )
@@ -40,43 +40,52 @@ def make_episodes(count: int = 12, seed: int = 0) -> list[Episode]:
     return episodes
 
 
-def make_task(folder: Path, training: TrainingConfig = TRAINING, model: ModelConfig = MODEL) -> TrainingTask:
-    """A task in `folder`, with its shards."""
+def make_task(
+    folder: Path,
+    training: TrainingConfig = TRAINING,
+    settings: MethodSettings = MODEL,
+    method: str = "trajectory_transformer",
+) -> MethodTraining:
+    """A training in `folder`, with its shards."""
     shards = folder / "shards"
     if not shards.exists():
         write_shards(shards, make_episodes(), DataConfig(num_bins=10, validation_share=0.2))
-    config = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
-    return TrainingTask(
-        0,
-        model,
-        training,
-        config,
-        read_manifest(shards),
-        folder / "checkpoints",
-        folder / "metrics.jsonl",
-        folder / "tensorboard",
+    config = {
+        "method": method,
+        method: settings.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+    }
+    task = TrainingTask(
+        seed=0,
+        training=training,
+        config=config,
+        manifest=read_manifest(shards),
+        checkpoints=folder / "checkpoints",
+        metrics=folder / "metrics.jsonl",
+        tensorboard=folder / "tensorboard",
     )
+    return MethodTraining(METHODS[method], settings, task, str(shards))
 
 
-def make_loop(task: TrainingTask, world: World | None = None, **stop: Any) -> tuple[TrainingLoop, Any, Any]:
-    """A loop of `task`, its windows and its validation."""
-    world = world or World()
-    shards = task.metrics.parent / "shards"
-    windows, held_out = (
-        ResidentWindows(read_tokens(shards, split), task.model.window_transitions, world.device)
-        for split in ("train", "validation")
+def make_loop(training: MethodTraining, world: World | None = None, **stop: Any) -> tuple[TrainingLoop, Any, Any]:
+    """A loop of `training`, its windows and its validation."""
+    world, task, config = world or World(), training.task, training.task.training
+    loop = TrainingLoop(
+        task,
+        training.make_objective(world.device),
+        world,
+        training.schedule,
+        stop.get("stop_requested", lambda: False),
+        training.load_initial,
     )
-    tokens = task.model.window_transitions * task.manifest.layout.transition_dim - 1
-    schedule = Schedule.of(task.training, windows.num_starts, tokens)
-    loop = TrainingLoop(task, world, schedule, stop.get("stop_requested", lambda: False))
-    shuffled = ShuffledWindows(windows, task.seed, task.training.batch_size, world.rank, world.size)
-    validation = Validation(held_out, task.training.validation_windows, task.training.batch_size, task.seed, world)
-    return loop, shuffled, validation
+    held_out = training.resident_windows("validation", world.device)
+    validation = Validation(held_out, config.validation_windows, config.batch_size, task.seed, world)
+    return loop, training.training_windows(world), validation
 
 
-def run(task: TrainingTask, **stop: Any) -> TrainingLoop:
-    """Trains `task` until it ends or is stopped; returns the loop."""
-    loop, windows, validation = make_loop(task, **stop)
+def run(training: MethodTraining, **stop: Any) -> TrainingLoop:
+    """Trains until the end or until it is stopped; returns the loop."""
+    loop, windows, validation = make_loop(training, **stop)
     loop.run(windows, validation)
     return loop
 

@@ -9,7 +9,8 @@ import torch
 
 from pipeline.configuration import write_atomically
 from pipeline.errors import CheckpointError
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.methods.checkpoint import load_checkpoint
+from pipeline.methods.training import MethodTraining
 from pipeline.provenance import commit, computed_by, hardware
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import (
@@ -17,52 +18,52 @@ from pipeline.training.checkpoint import (
     best_checkpoint,
     last_checkpoint,
     list_checkpoints,
-    load_checkpoint,
     load_training_state,
     read_info,
     sha256,
     write_checkpoint,
 )
-from pipeline.training.task import TrainingTask
-from tests.training.tasks import make_task, run
+from tests.training.tasks import MODEL, make_task, run
 
 
-def write(task: TrainingTask, step: int, loss: float | None = None, training: dict[str, object] | None = None) -> Path:
-    model = TrajectoryTransformer(task.model, task.manifest.layout)
-    info = CheckpointInfo(step, 1, loss)
-    return write_checkpoint(task.checkpoints, info, model.state_dict(), task.config, task.manifest.to_json(), training)
+def write(
+    training: MethodTraining, step: int, loss: float | None = None, resumed: dict[str, object] | None = None
+) -> Path:
+    task, info, weights = training.task, CheckpointInfo(step, 1, loss), training.make_model().state_dict()
+    return write_checkpoint(task.checkpoints, info, weights, task.config, task.manifest.to_json(), resumed)
 
 
 def test_a_checkpoint_gives_back_what_was_written(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    folder = write(task, 7, 0.5, {"state": {"step": 7}, "tensor": torch.arange(3)})
+    training = make_task(tmp_path)
+    folder = write(training, 7, 0.5, {"state": {"step": 7}, "tensor": torch.arange(3)})
     loaded = load_checkpoint(folder)
+    assert (loaded.method, loaded.settings) == (training.method, training.settings)
     assert loaded.info == CheckpointInfo(7, 1, 0.5)
-    assert loaded.manifest == task.manifest
-    assert loaded.config == task.config
+    assert loaded.manifest == training.manifest
+    assert loaded.config == training.task.config
     assert not loaded.model.training
-    weights, training = load_training_state(folder)
+    weights, resumed = load_training_state(folder)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.model.state_dict().items())
-    assert training["state"] == {"step": 7}
-    assert torch.equal(training["tensor"], torch.arange(3))
+    assert resumed["state"] == {"step": 7}
+    assert torch.equal(resumed["tensor"], torch.arange(3))
 
 
 def test_a_checkpoint_tells_where_it_was_trained(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    run(task)
-    told = read_info(list_checkpoints(task.checkpoints)[-1]).trained_on
+    training = make_task(tmp_path)
+    run(training)
+    told = read_info(list_checkpoints(training.task.checkpoints)[-1]).trained_on
     assert told == {**hardware(), "computed by": computed_by("cpu"), "workers": "1", "commit": commit()}
 
 
 def test_a_training_that_goes_on_with_another_kind_of_processor_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = make_task(tmp_path)
-    run(task)
-    run(task)
+    training = make_task(tmp_path)
+    run(training)
+    run(training)
     assert not caplog.records
     monkeypatch.setattr("pipeline.training.resume.computed_by", lambda _: "an abacus")
-    run(task)
+    run(training)
     assert f"was computed by {computed_by('cpu')}, and goes on with an abacus." in caplog.text
 
 
@@ -75,30 +76,30 @@ def test_a_checkpoint_from_before_that_was_recorded_is_read(tmp_path: Path) -> N
 
 
 def test_the_best_is_the_one_of_the_lowest_loss(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
+    training = make_task(tmp_path)
     for step, loss in ((10, 0.0), (20, 0.4), (30, None), (40, 0.2)):
-        write(task, step, loss)
-    assert best_checkpoint(task.checkpoints).name == "step-000000010"
-    assert last_checkpoint(task.checkpoints) == task.checkpoints / "step-000000040"
+        write(training, step, loss)
+    assert best_checkpoint(training.task.checkpoints).name == "step-000000010"
+    assert last_checkpoint(training.task.checkpoints) == training.task.checkpoints / "step-000000040"
     with pytest.raises(CheckpointError, match=r"holds no checkpoint; expected one\. Run jobs/train\.py"):
         best_checkpoint(tmp_path / "nothing")
 
 
 def test_without_losses_the_best_is_the_last(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    write(task, 10)
-    newest = write(task, 20)
-    assert best_checkpoint(task.checkpoints) == newest
+    training = make_task(tmp_path)
+    write(training, 10)
+    newest = write(training, 20)
+    assert best_checkpoint(training.task.checkpoints) == newest
 
 
 def test_a_checkpoint_gets_its_name_after_its_files_are_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task, order = make_task(tmp_path), []
+    training, order = make_task(tmp_path), []
     flush, rename = os.fsync, Path.rename
     monkeypatch.setattr(os, "fsync", lambda file: order.append("flushed") or flush(file))
     monkeypatch.setattr(Path, "rename", lambda self, target: order.append("named") or rename(self, target))
-    folder = write(task, 3, training={})
+    folder = write(training, 3, resumed={})
     assert order == ["flushed"] * len(list(folder.iterdir())) + ["named"]
 
 
@@ -106,8 +107,8 @@ def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a new one nor a part of an older one of the same step, which stays as it was."""
-    task, written = make_task(tmp_path), []
-    folder = write(task, 10, 0.5)
+    training, written = make_task(tmp_path), []
+    folder = write(training, 10, 0.5)
 
     def die_at_the_second_file(path: Path, content: bytes) -> None:
         if written:
@@ -119,9 +120,9 @@ def test_an_interrupted_write_leaves_nothing_that_looks_like_a_checkpoint(
     for step in (10, 20):
         written.clear()
         with pytest.raises(KeyboardInterrupt):
-            write(task, step, 0.25)
+            write(training, step, 0.25)
         assert len(written) == 1
-    assert list_checkpoints(task.checkpoints) == list(task.checkpoints.iterdir()) == [folder]
+    assert list_checkpoints(training.task.checkpoints) == list(training.task.checkpoints.iterdir()) == [folder]
     assert load_checkpoint(folder).info.validation_loss == 0.5
 
 
@@ -129,8 +130,8 @@ def test_a_checkpoint_takes_the_place_of_an_older_one_of_the_same_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At no moment is there neither, and whatever refuses leaves the old one."""
-    task = make_task(tmp_path)
-    folder, rename = write(task, 10, 0.5), Path.rename
+    training = make_task(tmp_path)
+    folder, rename = write(training, 10, 0.5), Path.rename
 
     def refuse(path: Path, target: Path) -> Path:
         if target == folder and path.name.startswith(".partial-"):
@@ -140,11 +141,11 @@ def test_a_checkpoint_takes_the_place_of_an_older_one_of_the_same_step(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
         with pytest.raises(OSError, match="Input/output"):
-            write(task, 10, 0.25)
+            write(training, 10, 0.25)
     assert load_checkpoint(folder).info.validation_loss == 0.5
-    write(task, 10, 0.25)
+    write(training, 10, 0.25)
     assert load_checkpoint(folder).info.validation_loss == 0.25
-    assert list(task.checkpoints.iterdir()) == [folder]
+    assert list(training.task.checkpoints.iterdir()) == [folder]
 
 
 def corrupt(name: str) -> Callable[[Path], None]:
@@ -175,7 +176,7 @@ def described(change: Callable[[dict[str, object]], object]) -> Callable[[Path],
         (corrupt("training.pt"), r"training\.pt is corrupt"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
         (lambda folder: (folder / "checkpoint.json").write_text("{"), r"checkpoint\.json is not readable"),
-        (described(lambda content: content.update(format_version=99)), "has format version 99; expected 1"),
+        (described(lambda content: content.update(format_version=99)), "has format version 99; expected 2"),
         (
             described(lambda content: [content.pop(name) for name in ("step", "epoch")]),
             r"json lacks epoch, step; expected",
@@ -213,12 +214,19 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damage(
         load_checkpoint(folder)
 
 
-def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    model = TrajectoryTransformer(task.model, task.manifest.layout).state_dict()
-    config = {**task.config, "model": {**task.config["model"], "width": 32}}
-    folder = write_checkpoint(
-        task.checkpoints, CheckpointInfo(1, 0, None), model, config, task.manifest.to_json(), None
-    )
-    with pytest.raises(CheckpointError, match="does not hold a model of this pipeline"):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trajectory_transformer": {**MODEL.model_dump(mode="json"), "width": 32}}, "size mismatch"),
+        ({"trajectory_transformer": {**MODEL.model_dump(mode="json"), "width": -1}}, "width"),
+        (
+            {"method": "telepathy"},
+            "the checkpoint is of the method 'telepathy'; expected one of behaviour_cloning, decision_transformer",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    training = make_task(tmp_path)
+    folder = write(training.recorded_as({**training.task.config, **change}), 1)
+    with pytest.raises(CheckpointError, match=rf"(?s)does not hold a model of this pipeline \(.*{reason}"):
         load_checkpoint(folder)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.methods.trajectory_transformer.objective import TokenObjective
 from pipeline.progress import Progress
 from pipeline.training.display import Display
 from tests.training.tasks import make_task, run
@@ -51,7 +52,7 @@ class Scene:
         self._progress = Progress("train", total=1000, unit="steps", stream=self._stream)
         # So that every update is printed.
         self._progress._started = self._progress._printed = -1e9
-        self.display = Display(self._progress, path, 5, reported)
+        self.display = Display(self._progress, path, TokenObjective.measures, 5, reported)
 
     def write(self, *lines: dict[str, Any], anew: bool = False) -> None:
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -175,9 +176,9 @@ def test_what_could_not_be_read_is_forgotten_once_it_can_be(scene: Scene, monkey
 
 
 def test_every_line_of_a_training_can_be_shown(tmp_path: Path) -> None:
-    task = make_task(tmp_path / "task")
-    scene = Scene(task.metrics)
-    run(task)
+    training = make_task(tmp_path / "task")
+    scene = Scene(training.task.metrics)
+    run(training)
     rows = scene.printed()
     assert [row.split(" · ")[0] for row in rows if "/3" in row or "/5" in row] == [
         f"train     epoch {number}/5" for number in (1, 2, 3)

@@ -9,13 +9,13 @@ from torch import Tensor
 import pipeline.training.control
 import pipeline.training.saver
 from pipeline.errors import CheckpointError, StorageError, TrainingDivergedError
+from pipeline.methods.checkpoint import load_checkpoint
 from pipeline.training import storage
 from pipeline.training.beside import Work
 from pipeline.training.checkpoint import (
     CheckpointInfo,
     last_checkpoint,
     list_checkpoints,
-    load_checkpoint,
     read_info,
     write_checkpoint,
 )
@@ -24,7 +24,7 @@ from pipeline.training.recorder import Recorder
 from pipeline.training.state import TrainingState
 from pipeline.training.step import StepResult, TrainStep
 from pipeline.training.validation import Validation
-from pipeline.training.windows import WindowBatch, WindowSource
+from pipeline.training.windows import Windows, WindowSource
 from tests.training.tasks import MODEL, TRAINING, curve, make_loop, make_task, run
 
 
@@ -54,7 +54,7 @@ class KilledWindows:
     def __init__(self, windows: WindowSource, step: int) -> None:
         self._windows, self._step = windows, step
 
-    def batch(self, step: int) -> WindowBatch:
+    def batch(self, step: int) -> Windows:
         if step == self._step:
             raise Killed
         return self._windows.batch(step)
@@ -79,10 +79,10 @@ class MadeUpValidation:
     def __init__(self, *losses: float) -> None:
         self._losses = list(losses)
 
-    def sums(self, _step: TrainStep) -> Tensor:
-        sums_3K = torch.zeros(3, 4)
-        sums_3K[0, 0], sums_3K[2, 0] = self._losses.pop(0), 1.0
-        return sums_3K
+    def sums(self, step: TrainStep) -> Tensor:
+        sums_M2 = torch.zeros(len(step.objective.measures), 2)
+        sums_M2[0] = torch.tensor([self._losses.pop(0), 1.0])
+        return sums_M2
 
 
 def test_a_run_that_is_stopped_again_and_again_has_the_same_curve_to_the_bit(tmp_path: Path) -> None:
@@ -91,15 +91,17 @@ def test_a_run_that_is_stopped_again_and_again_has_the_same_curve_to_the_bit(tmp
     stopped_at = [run(broken, stop_requested=StopAfter(questions)).step for questions in (7, 1, 9, 4)]
     assert stopped_at == [7, 8, 17, 21]
     run(broken)
-    assert curve(broken.metrics) == curve(straight.metrics)
-    ours, theirs = (load_checkpoint(list_checkpoints(task.checkpoints)[-1]).model for task in (broken, straight))
+    assert curve(broken.task.metrics) == curve(straight.task.metrics)
+    ours, theirs = (
+        load_checkpoint(list_checkpoints(training.task.checkpoints)[-1]).model for training in (broken, straight)
+    )
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_the_curve_has_each_reported_step_once(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    run(task)
-    lines = read_metrics(task.metrics)
+    training = make_task(tmp_path)
+    run(training)
+    lines = read_metrics(training.task.metrics)
     assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(5, 36, 5))
     assert [line["step"] for line in lines if line["kind"] == "epoch"] == [12, 24, 36]
     assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2, 3]
@@ -112,28 +114,28 @@ def test_the_curve_has_each_reported_step_once(tmp_path: Path) -> None:
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
-    task = make_task(tmp_path, TRAINING.model_copy(update={"epochs": 10}))
-    run(task)
-    losses = [line["loss_observation"] for line in read_metrics(task.metrics) if line["kind"] == "epoch"]
+    training = make_task(tmp_path, TRAINING.model_copy(update={"epochs": 10}))
+    run(training)
+    losses = [line["loss_observation"] for line in read_metrics(training.task.metrics) if line["kind"] == "epoch"]
     assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize(("minutes", "saved"), [(1e-9, ["step-000000007"]), (1e9, [])])
 def test_checkpoints_come_by_the_clock_inside_an_epoch(tmp_path: Path, minutes: float, saved: list[str]) -> None:
-    task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": minutes}))
-    loop, windows, validation = make_loop(task)
+    training = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": minutes}))
+    loop, windows, validation = make_loop(training)
     with pytest.raises(Killed):
         loop.run(KilledWindows(windows, 7), validation)
-    assert [folder.name for folder in list_checkpoints(task.checkpoints)] == saved
-    assert all(read_info(folder).validation_loss is None for folder in list_checkpoints(task.checkpoints))
+    assert [folder.name for folder in list_checkpoints(training.task.checkpoints)] == saved
+    assert all(read_info(folder).validation_loss is None for folder in list_checkpoints(training.task.checkpoints))
 
 
 @pytest.mark.parametrize(("keep_best", "kept"), [(1, [24, 48]), (2, [24, 36, 48])])
 def test_the_best_checkpoints_and_the_last_stay(tmp_path: Path, keep_best: int, kept: list[int]) -> None:
-    task = make_task(tmp_path, TRAINING.model_copy(update={"epochs": 4, "keep_best": keep_best}))
-    loop, windows, _ = make_loop(task)
+    training = make_task(tmp_path, TRAINING.model_copy(update={"epochs": 4, "keep_best": keep_best}))
+    loop, windows, _ = make_loop(training)
     loop.run(windows, MadeUpValidation(0.5, 0.2, 0.3, 0.4))  # type: ignore[arg-type]
-    assert [read_info(folder).step for folder in list_checkpoints(task.checkpoints)] == kept
+    assert [read_info(folder).step for folder in list_checkpoints(training.task.checkpoints)] == kept
 
 
 class TestEndOfAnEpoch:
@@ -146,11 +148,11 @@ class TestEndOfAnEpoch:
         loop, windows, validation = make_loop(broken)
         with pytest.raises(Killed):
             loop.run(windows, KilledValidation(validation, epoch))
-        info = read_info(list_checkpoints(broken.checkpoints)[-1])
+        info = read_info(list_checkpoints(broken.task.checkpoints)[-1])
         assert (info.step, info.epoch, info.validation_loss) == (12 * epoch, epoch - 1, None)
         loop = run(broken)
-        assert curve(broken.metrics) == curve(straight.metrics)
-        infos = [read_info(list_checkpoints(task.checkpoints)[-1]) for task in (broken, straight)]
+        assert curve(broken.task.metrics) == curve(straight.task.metrics)
+        infos = [read_info(list_checkpoints(training.task.checkpoints)[-1]) for training in (broken, straight)]
         assert infos[0] == infos[1]
         assert infos[0].epoch == 3
 
@@ -159,9 +161,9 @@ class TestEndOfAnEpoch:
         run(straight)
         loop, windows, validation = make_loop(broken, stop_requested=StopAfter(12))
         loop.run(windows, KilledValidation(validation, 1))
-        assert read_info(list_checkpoints(broken.checkpoints)[-1]).epoch == 0
+        assert read_info(list_checkpoints(broken.task.checkpoints)[-1]).epoch == 0
         run(broken)
-        assert curve(broken.metrics) == curve(straight.metrics)
+        assert curve(broken.task.metrics) == curve(straight.task.metrics)
 
     def test_a_run_that_is_killed_between_an_epochs_line_and_its_checkpoint_reports_it_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,57 +181,57 @@ class TestEndOfAnEpoch:
             patch.setattr(Recorder, "checkpoint", save_or_die)
             with pytest.raises(Killed):
                 run(broken)
-        assert curve(broken.metrics)[-1]["kind"] == "epoch"
+        assert curve(broken.task.metrics)[-1]["kind"] == "epoch"
         run(broken)
-        assert curve(broken.metrics) == curve(straight.metrics)
+        assert curve(broken.task.metrics) == curve(straight.task.metrics)
 
 
 def test_accumulation_changes_nothing_but_the_order_of_sums(tmp_path: Path) -> None:
     model = MODEL.model_copy(update={"dropout": 0.0})
-    whole = make_task(tmp_path / "whole", model=model)
+    whole = make_task(tmp_path / "whole", settings=model)
     parts = make_task(tmp_path / "parts", TRAINING.model_copy(update={"accumulation_steps": 3}), model)
     run(whole)
     run(parts)
-    losses = [[line["loss"] for line in read_metrics(task.metrics)] for task in (whole, parts)]
+    losses = [[line["loss"] for line in read_metrics(training.task.metrics)] for training in (whole, parts)]
     # float32 sums in another order, carried on through 36 steps.
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_nan_stops_the_run_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    loop, windows, validation = make_loop(task, stop_requested=StopAfter(6))
+    training = make_task(tmp_path)
+    loop, windows, validation = make_loop(training, stop_requested=StopAfter(6))
     loop.run(windows, validation)
-    good = last_checkpoint(task.checkpoints)
-    loop, windows, validation = make_loop(task)
+    good = last_checkpoint(training.task.checkpoints)
+    loop, windows, validation = make_loop(training)
     with torch.no_grad():
         loop._step.model.head.weight[0, 0, 0] = torch.nan
     with pytest.raises(TrainingDivergedError, match=rf"at step 10: the loss is nan; .*last good checkpoint is {good}"):
         loop.run(windows, validation)
-    assert last_checkpoint(task.checkpoints) == good
+    assert last_checkpoint(training.task.checkpoints) == good
 
 
 def test_divergence_advises_what_this_run_may_still_change(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    loop, windows, validation = make_loop(task)
+    training = make_task(tmp_path)
+    loop, windows, validation = make_loop(training)
     with torch.no_grad():
         loop._step.model.head.weight[0, 0, 0] = torch.nan
     with pytest.raises(TrainingDivergedError) as caught:
         loop.run(windows, validation)
     same_name, another_name = str(caught.value).split("; else train under another --name ")
-    fixed = task.training.identity().keys()
+    fixed = training.task.training.identity().keys()
     for advice, names in ((same_name, ["spike_factor"]), (another_name, ["learning_rate", "gradient_clip"])):
         assert re.findall(r"training\.(\w+)", advice) == names
         assert [name in fixed for name in names] == [advice is another_name] * len(names)
 
 
 def test_a_model_that_broke_since_the_last_line_is_not_saved(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
-    loop, windows, validation = make_loop(task, stop_requested=StopAfter(2))
+    training = make_task(tmp_path)
+    loop, windows, validation = make_loop(training, stop_requested=StopAfter(2))
     with torch.no_grad():
         loop._step.model.head.weight[0, 0, 0] = torch.nan
     with pytest.raises(TrainingDivergedError, match=r"at step 2: .*There is no checkpoint yet"):
         loop.run(windows, validation)
-    assert list_checkpoints(task.checkpoints) == []
+    assert list_checkpoints(training.task.checkpoints) == []
 
 
 def spoil(model: torch.nn.Module, factor: float = 30.0) -> None:
@@ -245,10 +247,10 @@ class NoisyStep:
     def __init__(self, step: TrainStep, noisy: int) -> None:
         self._step, self._noisy = step, noisy
 
-    def __call__(self, batch: WindowBatch, number: int, learning_rate: float) -> StepResult:
+    def __call__(self, batch: Windows, number: int, learning_rate: float) -> StepResult:
         result = self._step(batch, number, learning_rate)
         if number == self._noisy - 1:
-            result.sums[0] *= 5
+            result.sums[0, 0] *= 5
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -266,13 +268,13 @@ def test_one_noisy_step_ends_no_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, noisy: int, left_out: list[str]
 ) -> None:
     """The clock asks for a checkpoint after every step."""
-    task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
-    loop, windows, validation = make_loop(task)
+    training = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
+    loop, windows, validation = make_loop(training)
     loop._step = NoisyStep(loop._step, noisy)  # type: ignore[assignment]
     loop.run(windows, validation)
     told = r"No checkpoint of step (\d+): in 1 steps since the last line the loss rose to .*The next line tells"
     assert re.findall(told, caplog.text) == left_out
-    last = last_checkpoint(task.checkpoints)
+    last = last_checkpoint(training.task.checkpoints)
     assert last is not None
     assert (read_info(last).step, read_info(last).epoch) == (36, 3)
 
@@ -284,38 +286,38 @@ def test_a_stop_after_a_noisy_step_leaves_the_checkpoint_before(tmp_path: Path) 
     loop, windows, validation = make_loop(broken, stop_requested=StopAfter(1))
     loop._step = NoisyStep(loop._step, 21)  # type: ignore[assignment]
     loop.run(windows, validation)
-    assert read_info(list_checkpoints(broken.checkpoints)[-1]).step == 20
+    assert read_info(list_checkpoints(broken.task.checkpoints)[-1]).step == 20
     run(broken)
-    assert curve(broken.metrics) == curve(straight.metrics)
+    assert curve(broken.task.metrics) == curve(straight.task.metrics)
 
 
 def test_a_jump_between_two_lines_does_not_replace_the_good_checkpoint(tmp_path: Path) -> None:
     """The clock asks for checkpoints right after it; the next line tells that it lasts."""
-    task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
+    training = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
 
     def spoil_at(step: int) -> bool:
         if loop.step == step:
             spoil(loop._step.model)
         return False
 
-    loop, windows, validation = make_loop(task, stop_requested=lambda: spoil_at(22))
+    loop, windows, validation = make_loop(training, stop_requested=lambda: spoil_at(22))
     with pytest.raises(
         TrainingDivergedError, match=r"at step 25: the loss rose to .*last good checkpoint is .*-000000022"
     ):
         loop.run(windows, validation)
-    steps = [read_info(folder).step for folder in list_checkpoints(task.checkpoints)]
+    steps = [read_info(folder).step for folder in list_checkpoints(training.task.checkpoints)]
     assert steps == [12, 22]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_validation_loss_that_is_not_finite_is_no_score(tmp_path: Path, loss: float) -> None:
-    task = make_task(tmp_path)
-    loop, windows, _ = make_loop(task)
+    training = make_task(tmp_path)
+    loop, windows, _ = make_loop(training)
     told = rf"at step 24: the validation loss is {loss}; .*last good checkpoint is \S*step-000000012\."
     with pytest.raises(TrainingDivergedError, match=told):
         loop.run(windows, MadeUpValidation(0.5, loss))  # type: ignore[arg-type]
-    assert [read_info(folder).validation_loss for folder in list_checkpoints(task.checkpoints)] == [0.5]
-    assert [line["epoch"] for line in read_metrics(task.metrics) if line["kind"] == "epoch"] == [1]
+    assert [read_info(folder).validation_loss for folder in list_checkpoints(training.task.checkpoints)] == [0.5]
+    assert [line["epoch"] for line in read_metrics(training.task.metrics) if line["kind"] == "epoch"] == [1]
 
 
 class TestStorageThatFails:
@@ -326,7 +328,7 @@ class TestStorageThatFails:
     def test_while_the_training_goes_on_is_told_and_tried_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        task, steps = make_task(tmp_path), []
+        training, steps = make_task(tmp_path), []
 
         def refuse_two_epochs(parent: Path, info: CheckpointInfo, *rest: Any) -> Path:
             steps.append(info.step)
@@ -335,19 +337,19 @@ class TestStorageThatFails:
             return write_checkpoint(parent, info, *rest)
 
         monkeypatch.setattr(pipeline.training.saver, "write_checkpoint", refuse_two_epochs)
-        run(task)
+        run(training)
         assert steps == [12, 12, 24, 24, 36, 36]
         assert "No checkpoint of step 24: [Errno 28] No space left" in caplog.text
-        assert [read_info(folder).step for folder in list_checkpoints(task.checkpoints)] == [36]
-        failed = [line["failed_checkpoints"] for line in read_metrics(task.metrics) if line["kind"] == "step"]
+        assert [read_info(folder).step for folder in list_checkpoints(training.task.checkpoints)] == [36]
+        failed = [line["failed_checkpoints"] for line in read_metrics(training.task.metrics) if line["kind"] == "step"]
         assert failed[:2] == [0, 0]
         assert failed[-1] == 4
 
     @pytest.mark.parametrize("stop_after", [5, 0])
     def test_in_the_end_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int) -> None:
         """Of the run, or where it was stopped in order."""
-        task = make_task(tmp_path)
-        loop, windows, validation = make_loop(task, stop_requested=StopAfter(stop_after))
+        training = make_task(tmp_path)
+        loop, windows, validation = make_loop(training, stop_requested=StopAfter(stop_after))
 
         def refuse(*_: object) -> Path:
             raise OSError(28, "No space left on device")
@@ -357,10 +359,10 @@ class TestStorageThatFails:
             loop.run(windows, validation)
 
     def test_before_the_first_step_is_an_error(self, tmp_path: Path) -> None:
-        task = make_task(tmp_path)
-        task.checkpoints.write_text("a file")
+        training = make_task(tmp_path)
+        training.task.checkpoints.write_text("a file")
         with pytest.raises(StorageError, match="could not be written"):
-            make_loop(task)
+            make_loop(training)
 
 
 class TestStorageThatNeitherTakesNorRefuses:
@@ -398,8 +400,8 @@ class TestStorageThatNeitherTakesNorRefuses:
 
 class TestWhateverEndsTheLoop:
     def test_the_record_is_complete(self, tmp_path: Path) -> None:
-        task = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
-        loop, windows, validation = make_loop(task)
+        training = make_task(tmp_path, TRAINING.model_copy(update={"checkpoint_minutes": 1e-9}))
+        loop, windows, validation = make_loop(training)
         with pytest.raises(Killed):
             loop.run(KilledWindows(windows, 7), validation)
         assert loop._recorder is not None
@@ -422,7 +424,7 @@ class TestWhateverEndsTheLoop:
 def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
     first = make_task(tmp_path / "first")
     run(first)
-    source = list_checkpoints(first.checkpoints)[-1]
+    source = list_checkpoints(first.task.checkpoints)[-1]
     second = make_task(tmp_path / "second", TRAINING.model_copy(update={"init_from": str(source)}))
     ours = make_loop(second)[0]._step.model
     theirs = load_checkpoint(source).model
@@ -432,11 +434,12 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     first = make_task(tmp_path / "first")
     run(first, stop_requested=StopAfter(1))
-    source = str(list_checkpoints(first.checkpoints)[-1])
-    training = TRAINING.model_copy(update={"init_from": source})
-    task = make_task(tmp_path / "second", training, MODEL.model_copy(update={"width": 32}))
-    with pytest.raises(CheckpointError, match=r"training\.init_from is .* a model of .*width=16.*expected .*width=32"):
-        make_loop(task)
-    task = make_task(tmp_path / "third", TRAINING.model_copy(update={"init_from": "nowhere"}))
+    source = str(list_checkpoints(first.task.checkpoints)[-1])
+    config = TRAINING.model_copy(update={"init_from": source})
+    training = make_task(tmp_path / "second", config, MODEL.model_copy(update={"width": 32}))
+    told = r"training\.init_from is .*, a model with other settings or data \(width: was 16, is 32\); expected the same"
+    with pytest.raises(CheckpointError, match=told):
+        make_loop(training)
+    training = make_task(tmp_path / "third", TRAINING.model_copy(update={"init_from": "nowhere"}))
     with pytest.raises(CheckpointError, match=r"training\.init_from is 'nowhere', which does not exist"):
-        make_loop(task)
+        make_loop(training)

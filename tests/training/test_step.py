@@ -6,44 +6,51 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.shards import read_tokens
-from pipeline.models.config import ModelConfig
+from pipeline.data.shards import read_table
+from pipeline.data.table import TOKENS
+from pipeline.methods.trajectory_transformer.config import LossWeights, TrajectoryTransformerConfig
+from pipeline.methods.trajectory_transformer.objective import Targets, TokenObjective
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.references.training import ReferenceStep, ReferenceTransformer, reference_windows
+from pipeline.references.training import ReferenceTransformer, reference_windows, token_step
 from pipeline.tokens.layout import TransitionLayout
-from pipeline.training.config import LossWeights, TrainingConfig
-from pipeline.training.loss import Targets
+from pipeline.training.config import TrainingConfig
 from pipeline.training.step import TrainStep, autocast_dtype
-from pipeline.training.windows import ResidentWindows, WindowBatch
+from pipeline.training.windows import ResidentWindows, Windows
 from pipeline.training.world import World
 from tests.one_device import META, OneDevice
 from tests.training.tasks import make_task
 
-MODEL = ModelConfig(layers=2, heads=2, width=16, window_transitions=4, dropout=0.0)
-CONFIG = TrainingConfig(
-    batch_size=8, precision="float32", loss_weights=LossWeights(observation=1, action=5, reward=2, value=0.5)
+WEIGHTS = LossWeights(observation=1, action=5, reward=2, value=0.5)
+MODEL = TrajectoryTransformerConfig(
+    layers=2, heads=2, width=16, window_transitions=4, dropout=0.0, loss_weights=WEIGHTS
 )
+CONFIG = TrainingConfig(batch_size=8, precision="float32")
 
 
-def make_steps(tmp_path: Path, config: TrainingConfig = CONFIG, settings: ModelConfig = MODEL):
-    task = make_task(tmp_path, config, settings)
-    episodes = read_tokens(tmp_path / "shards", "train")
+def make_steps(tmp_path: Path, config: TrainingConfig = CONFIG, settings: TrajectoryTransformerConfig = MODEL):
+    layout = make_task(tmp_path, config, settings).manifest.layout
+    episodes = read_table(tmp_path / "shards", "train", [TOKENS])
     torch.manual_seed(3)
-    model = TrajectoryTransformer(settings, task.manifest.layout)
-    reference = ReferenceTransformer(settings, task.manifest.layout).copy_from(model)
+    model = TrajectoryTransformer(settings, layout)
+    reference = ReferenceTransformer(settings, layout).copy_from(model)
     windows = ResidentWindows(episodes, settings.window_transitions, torch.device("cpu"))
-    return TrainStep(model, config, World(), 0), ReferenceStep(reference, episodes, 4, config), windows, episodes
+    ours = TrainStep(TokenObjective(model, WEIGHTS), config, World(), 0)
+    return ours, token_step(reference, episodes, 4, config, WEIGHTS), windows, episodes
 
 
 def test_windows_are_those_that_are_gathered_row_by_row(tmp_path: Path) -> None:
-    _, _, windows, episodes = make_steps(tmp_path)
-    starts = np.arange(windows.num_starts)
+    ours, _, windows, episodes = make_steps(tmp_path)
+    starts, stop = np.arange(windows.num_starts), ours.model.layout.stop_token
     batch = windows.gather(starts)
-    tokens, counted = reference_windows(episodes, starts.tolist(), 4)
-    assert (batch.tokens.numpy() == tokens).all()
-    assert (batch.counted.numpy() == counted).all()
+    targets = Targets.of(batch, stop)
+    tokens, counted = reference_windows(episodes, starts.tolist(), 4, stop)
+    flat = tokens.reshape(len(tokens), -1)
+    assert (targets.inputs.numpy() == flat[:, :-1]).all()
+    assert (targets.targets.numpy() == flat[:, 1:]).all()
+    assert (targets.counted.numpy() == counted.repeat(tokens.shape[2], axis=1)[:, 1:]).all()
+    assert ours.objective.counted(batch) == targets.counted.sum()
     assert not counted.all()
-    assert (tokens == episodes.layout.stop_token).any()
+    assert (tokens == stop).any()
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -51,10 +58,10 @@ def test_steps_change_the_model_as_the_reference_does(tmp_path: Path, accumulati
     ours, reference, windows, _ = make_steps(tmp_path, CONFIG.model_copy(update={"accumulation_steps": accumulation}))
     for step in range(3):
         starts = np.arange(step * 8, step * 8 + 8)
-        targets = Targets.of(windows.gather(starts))
-        weighted, _ = ours.loss(ours.model(targets.inputs), targets)
+        batch = windows.gather(starts)
+        weighted, _ = ours.objective(ours.model, batch)
         expected = reference(starts.tolist())
-        assert (weighted / targets.counted.sum()).item() == pytest.approx(expected, rel=1e-5)
+        assert (weighted / ours.objective.counted(batch)).item() == pytest.approx(expected, rel=1e-5)
         ours(windows.gather(starts), step, CONFIG.learning_rate)
     theirs = dict(reference.model.named_parameters())
     for name, parameter in (
@@ -73,15 +80,20 @@ def test_a_step_reads_nothing_back_and_stays_on_its_device(monkeypatch, accumula
     monkeypatch.setattr(
         "pipeline.training.step.make_optimizer", lambda model, config: torch.optim.SGD(model.parameters())
     )
+    # What a step costs is read off the model's mask, once, before the first one.
+    monkeypatch.setattr("pipeline.methods.trajectory_transformer.objective.flops_per_token", lambda model: 1.0)
     layout = TransitionLayout(2, 1, 5, (5, 3, 4, 5, 5), ("x", "y"))
     model = TrajectoryTransformer(MODEL.model_copy(update={"dropout": 0.1}), layout).to(META)
-    step = TrainStep(model, CONFIG.model_copy(update={"accumulation_steps": accumulation}), World(device=META), 0)
-    tokens = torch.zeros(8, MODEL.window_transitions, 5, dtype=torch.uint8, device=META)
-    counted = torch.ones(8, MODEL.window_transitions, dtype=torch.bool, device=META)
+    config = CONFIG.model_copy(update={"accumulation_steps": accumulation})
+    step = TrainStep(TokenObjective(model, WEIGHTS), config, World(device=META), 0)
+    shape = 8, MODEL.window_transitions
+    tokens = torch.zeros(*shape, 5, dtype=torch.uint8, device=META)
+    real, terminated = (torch.ones(size, dtype=torch.bool, device=META) for size in (shape, 8))
+    windows = Windows({TOKENS: tokens}, real, terminated, torch.zeros(shape, dtype=torch.int64, device=META))
     with OneDevice():
-        result = step(WindowBatch(tokens, counted), 0, 1e-3)
+        result = step(windows, 0, 1e-3)
     assert result.gradient_norm.shape == ()
-    assert result.sums.shape == (3, 4)
+    assert result.sums.shape == (9, 2)
 
 
 def test_every_parameter_learns(tmp_path: Path) -> None:
@@ -93,12 +105,11 @@ def test_every_parameter_learns(tmp_path: Path) -> None:
 
 
 def test_dropout_depends_on_the_step_alone(tmp_path: Path) -> None:
-    task = make_task(tmp_path)
+    training = make_task(tmp_path)
     windows = make_steps(tmp_path)[2]
     norms = []
     for step in (4, 4, 5):
-        torch.manual_seed(0)
-        train_step = TrainStep(TrajectoryTransformer(task.model, task.manifest.layout), CONFIG, World(), 0)
+        train_step = TrainStep(training.make_objective(torch.device("cpu")), CONFIG, World(), 0)
         norms.append(train_step(windows.gather(np.arange(8)), step, 1e-3).gradient_norm.item())
     assert norms[0] == norms[1] != norms[2]
 
@@ -117,8 +128,8 @@ def test_what_is_reported_of_a_step_in_bfloat16_is_not_rounded_to_it(tmp_path: P
     ours, _, windows, _ = make_steps(tmp_path, CONFIG.model_copy(update={"precision": "bfloat16"}))
     batch = windows.gather(np.arange(windows.num_starts))
     for sums in (ours.evaluate(batch), ours(batch, 0, 1e-3).sums):
-        assert sums.dtype is torch.float32
-        assert sums[2].sum() == Targets.of(batch).counted.sum() > 257
+        assert sums.dtype is torch.float64
+        assert sums[0, 1] == ours.objective.counted(batch) > 257
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch.multiprocessing
 import pipeline.training.control
 import pipeline.training.resume
 from pipeline.errors import CheckpointError, TrainingDivergedError
+from pipeline.methods.training import MethodTraining
 from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, read_info
-from pipeline.training.task import TrainingTask
 from pipeline.training.world import World
 from tests.training.tasks import MODEL, TRAINING, curve, make_loop, make_task, run
 
@@ -29,23 +29,23 @@ def both(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
     pipeline.training.control.CONTROL_SECONDS = pipeline.training.control.SLOW_STEP_SECONDS = 0.0
     world = World.of_process_group(torch.device("cpu"))
-    run(task(folder / "straight"), world=world)
-    stops_at(7, task(folder / "broken"), world)
-    run(task(folder / "broken"), world=world)
-    stops_at(7, task(folder / "handed over"), world)
+    run(training_in(folder / "straight"), world=world)
+    stops_at(7, training_in(folder / "broken"), world)
+    run(training_in(folder / "broken"), world=world)
+    stops_at(7, training_in(folder / "handed over"), world)
     continues_where_worker_0_says(folder, world)
     both_fail_with_worker_0(folder, world)
     torch.distributed.barrier()  # who ends first closes the other's connections
     torch.distributed.destroy_process_group()
 
 
-def task(folder: Path) -> TrainingTask:
+def training_in(folder: Path) -> MethodTraining:
     return make_task(folder, KEEPS_ALL, WITHOUT_DROPOUT)
 
 
-def stops_at(step: int, task: TrainingTask, world: World) -> None:
+def stops_at(step: int, training: MethodTraining, world: World) -> None:
     """It is worker 1 that is told to."""
-    loop, windows, validation = make_loop(task, world, stop_requested=lambda: world.rank == 1 and loop.step >= step)
+    loop, windows, validation = make_loop(training, world, stop_requested=lambda: world.rank == 1 and loop.step >= step)
     loop.run(windows, validation)
 
 
@@ -53,12 +53,12 @@ def continues_where_worker_0_says(folder: Path, world: World) -> None:
     """Worker 1 has an old listing of the folder, without the newest checkpoints."""
     if world.rank == 1:
         pipeline.training.resume.last_checkpoint = lambda parent: list_checkpoints(parent)[0]
-    loop, _, _ = make_loop(task(folder / "straight"), world)
+    loop, _, _ = make_loop(training_in(folder / "straight"), world)
     (folder / f"step {world.rank}").write_text(str(loop.step))
 
 
 def both_fail_with_worker_0(folder: Path, world: World) -> None:
-    loop, windows, validation = make_loop(task(folder / "diverged"), world)
+    loop, windows, validation = make_loop(training_in(folder / "diverged"), world)
     with torch.no_grad():
         loop._step.model.head.weight[0, 0, 0] = torch.nan
     with pytest.raises(TrainingDivergedError, match="the loss is nan") as caught:
@@ -71,9 +71,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the two left; beside it, the same training by one."""
     folder = tmp_path_factory.mktemp("two")
     for name in ("straight", "broken", "handed over", "diverged", "alone"):
-        task(folder / name)
+        training_in(folder / name)
     torch.multiprocessing.spawn(both, (folder,), nprocs=2)
-    run(task(folder / "alone"))
+    run(training_in(folder / "alone"))
     return folder
 
 
@@ -103,7 +103,7 @@ def test_one_goes_on_where_two_stopped(trained: Path) -> None:
     folder = last_checkpoint(trained / "handed over" / "checkpoints")
     assert folder is not None
     assert read_info(folder).step == 7
-    run(task(trained / "handed over"))
+    run(training_in(trained / "handed over"))
     assert_same(trained / "handed over", trained / "alone", LOSSES, 1e-5)
 
 
@@ -124,4 +124,4 @@ def test_a_worker_that_does_not_see_the_checkpoint_says_so(tmp_path: Path) -> No
     with pytest.raises(
         CheckpointError, match=r"step-000000012 is not there for worker 1 on .*; expected the checkpoint"
     ):
-        make_loop(task(tmp_path), Second(1, 1))
+        make_loop(training_in(tmp_path), Second(1, 1))

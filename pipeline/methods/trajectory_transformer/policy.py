@@ -1,94 +1,23 @@
-"""What acts in episodes: one call decides for every running slot. Every method is a `Policy`.
+"""The Trajectory Transformer as a policy: it executes the first actions of its best plan, and plans again.
 
-An episode's actions depend on the policy's configuration and on the seed given to `reset` alone, not on its slot and
-not on its neighbours.
-
-Shape letters: O observation_dim, A action_dim, D tokens of a transition, H horizon, C context transitions.
+Shape letters: O observation_dim, A action_dim, D tokens of a transition, C context transitions.
 """
 
 import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.spaces import Spaces
-from pipeline.errors import EvaluationError
+from pipeline.acting import Decision, Plan, Vector
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
+from pipeline.planning.beam import BeamPlanner, PlanRequest
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.noise import plan_noise
 from pipeline.planning.ranking import Ranking
-from pipeline.seeding import stream
 from pipeline.tokens.discretizer import Discretizer
-
-Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a policy does at one step of one episode.
-
-    Attributes:
-        action: (A,) float64, as in the data.
-        predicted_return: Discounted return from this step on that the plan promises; NaN where there is no new plan.
-        plan: The plan's trajectory where one was made at this step, else None.
-    """
-
-    action: Vector
-    predicted_return: float = math.nan
-    plan: Plan | None = None
-
-
-class Policy(Protocol):
-    """Acts in up to `num_slots` episodes at once."""
-
-    num_slots: int
-
-    def reset(self, slot: int, seed: int) -> None:
-        """Begins an episode in `slot`; whatever ran there before is forgotten."""
-
-    def act(self, observations: Mapping[int, Vector]) -> Mapping[int, Decision]:
-        """Returns one decision for each slot in `observations`, given its current observation (O,)."""
-
-    def record(self, slot: int, action: Vector, reward: float) -> None:
-        """Tells what the last decision for `slot` led to: the action (A,) that was executed and its reward."""
-
-
-class RandomPolicy:
-    """Uniform in the action space.
-
-    Args:
-        spaces: Of the data: bounds of a continuous action, or number of choices.
-        num_slots: Episodes at once.
-
-    Raises:
-        EvaluationError: The action space has no finite bounds.
-    """
-
-    def __init__(self, spaces: Spaces, num_slots: int) -> None:
-        if not spaces.bounds_actions:
-            raise EvaluationError(
-                f"the data's action space has action_low {spaces.action_low} and action_high {spaces.action_high}; "
-                "expected finite bounds, which the method random draws between. Leave it out of evaluation.methods."
-            )
-        self.num_slots = num_slots
-        self._spaces = spaces
-        self._streams: dict[int, np.random.Generator] = {}
-
-    def reset(self, slot: int, seed: int) -> None:
-        """See `Policy`."""
-        self._streams[slot] = stream(seed, "random policy")
-
-    def act(self, observations: Mapping[int, Vector]) -> dict[int, Decision]:
-        """See `Policy`."""
-        return {slot: Decision(self._spaces.random_action(self._streams[slot])) for slot in observations}
-
-    def record(self, slot: int, action: Vector, reward: float) -> None:
-        """Does nothing: what happened does not matter to it."""
 
 
 @dataclass

@@ -3,11 +3,12 @@ import math
 import numpy as np
 import pytest
 
+from pipeline.acting import RandomPolicy
 from pipeline.data.spaces import Spaces
 from pipeline.errors import EvaluationError
+from pipeline.methods.trajectory_transformer.policy import PlannerPolicy
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.noise import plan_noise
-from pipeline.planning.policies import PlannerPolicy, RandomPolicy
 from pipeline.references.planner import ReferencePlanner
 from tests.planning.scenes import LAYOUT, random_discretizer, random_model
 
