@@ -75,8 +75,8 @@ class StartLimit(ControllerCallback):  # type: ignore[misc]
         self._since = now if self._since is None else self._since
         if now - self._since > self._seconds:
             raise ClusterError(
-                f"The cluster had no room for {self._resources} within training.start_timeout_s, {self._seconds:g} s; "
+                f"The cluster had no room for {self._resources} within workers.start_timeout_s, {self._seconds:g} s; "
                 f"expected it to have or to start nodes for them. {cluster_in_words()} Lower "
-                "training.num_workers, training.cpus_per_worker or training.gpus_per_worker, or raise "
-                "training.start_timeout_s, and run the same command again."
+                "workers.number, workers.cpus or workers.gpus, or raise workers.start_timeout_s, and run the same "
+                "command again."
             )

@@ -17,7 +17,7 @@ from pipeline.distributed.room import actors_to_start
 from pipeline.distributed.shared_storage import require_shared
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.methods import MethodRecipe, build_batch
+from pipeline.evaluation.recipe import Recipe, build_batch, is_trace_due, write_plan_trace
 from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart, RolloutTimes
 from pipeline.records import EpisodeResult
 
@@ -42,7 +42,7 @@ class RolloutActor:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._recipe: MethodRecipe | None = None
+        self._recipe: Recipe | None = None
         self._batch: EpisodeBatch | None = None
 
     def ready(self) -> bool:
@@ -50,7 +50,7 @@ class RolloutActor:
         require_shared()
         return True
 
-    def advance(self, recipe: MethodRecipe, starts: list[EpisodeStart], seconds: float) -> Advance:
+    def advance(self, recipe: Recipe, starts: list[EpisodeStart], seconds: float) -> Advance:
         """Starts `starts` and runs the batch until an episode ended or `seconds` passed; see EpisodeBatch.advance.
 
         Another recipe than in the call before takes the place of the old one and drops its running episodes.
@@ -59,6 +59,10 @@ class RolloutActor:
             if self._batch is not None:
                 self._batch.close()
             self._recipe, self._batch = recipe, build_batch(recipe)
+        for start in starts:
+            # Not again after a lost actor: what a plan alone ended must not end the episode on each of its attempts.
+            if start.episode == 0 and start.attempt == 1 and is_trace_due(recipe):
+                write_plan_trace(recipe, start)
         self._batch.times = RolloutTimes()
         return Advance(self._batch.advance(starts, seconds), self._batch.times)
 
@@ -100,7 +104,7 @@ class RolloutPool:
 
     def run(
         self,
-        recipe: MethodRecipe,
+        recipe: Recipe,
         starts: Iterable[EpisodeStart],
         on_results: Callable[[list[EpisodeResult]], None],
         on_facts: Callable[[PoolFacts], None],
@@ -130,11 +134,11 @@ class RolloutPool:
 
 
 class _Rollouts:
-    """The episodes of one method, as work of a pool."""
+    """The episodes of one row, as work of a pool."""
 
     def __init__(
         self,
-        recipe: MethodRecipe,
+        recipe: Recipe,
         starts: Iterable[EpisodeStart],
         num_actors: int,
         on_results: Callable[[list[EpisodeResult]], None],

@@ -1,4 +1,4 @@
-"""Prepares token shards on Ray Data: one pass finds the bin edges, a second one encodes and writes.
+"""Prepares shards on Ray Data: one pass finds the bin edges, a second one encodes and writes.
 
 The ranges of episodes that tasks work on follow from the data alone, and what the tasks return is merged in the order
 of the ranges, so the bytes are the same for any number of workers.
@@ -60,7 +60,7 @@ class Prepared:
 
 
 def prepare(experiment: Experiment, run: RunFolder) -> None:
-    """Turns the experiment's data sets into token shards with a manifest; a Ray session must be running.
+    """Turns the experiment's data sets into shards with a manifest; a Ray session must be running.
 
     Called again it goes on with the bin edges and shards that are there, and does nothing where all of them and the
     manifest are; what the data sets hold by then is not looked at any more.
@@ -226,15 +226,15 @@ def _held(run: RunFolder, folder: Folder) -> Iterator[None]:
 def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
     """Marks the run's shards, and where they go elsewhere that place too, as made from this configuration."""
     identity = stage_identity(experiment, "prepare")
-    claim_folder(run.shards, identity, "token shards")
+    claim_folder(run.shards, identity, "shards")
     if experiment.data.output is None:
         return
     if folder.exists(IDENTITY):
-        require_same(folder, yaml.safe_load(folder.read(IDENTITY)), identity, "token shards")
+        require_same(folder, yaml.safe_load(folder.read(IDENTITY)), identity, "shards")
     elif strangers := [name for name in folder.names() if not name.startswith(".")]:
         raise RunFolderError(
             f"data.output is '{folder}', which holds {strangers[0]!r} but no {IDENTITY}; expected an empty "
-            "place, or token shards of this configuration."
+            "place, or shards of this configuration."
         )
     else:
         folder.write(IDENTITY, yaml.safe_dump(identity, sort_keys=False).encode())

@@ -1,4 +1,4 @@
-"""The sweep stage: tries planning settings on the same episodes and chooses one."""
+"""The sweep stage: tries settings of acting on the same episodes and chooses one."""
 
 from typing import Any
 
@@ -10,23 +10,27 @@ from pipeline.distributed.pool import wanted_actors
 from pipeline.distributed.room import actors_to_start
 from pipeline.distributed.session import joins_cluster
 from pipeline.distributed.trials import TrialPlan, run_trials, tried_settings
-from pipeline.errors import EvaluationError
-from pipeline.evaluation.config import SweepConfig
+from pipeline.errors import ConfigError, EvaluationError
+from pipeline.evaluation.config import RangeConfig, SweepConfig
 from pipeline.evaluation.environment_check import check_environment
-from pipeline.evaluation.methods import MethodRecipe, method_recipe
+from pipeline.evaluation.recipe import Recipe, row_recipe
 from pipeline.evaluation.results import EpisodeStore, processors
-from pipeline.evaluation.subject import checkpoint_folder, load_manifest
+from pipeline.evaluation.subject import checkpoint_folder, load_manifest, trained_settings
 from pipeline.evaluation.sweep import (
-    Setting,
     SweepRow,
     chosen_experiment,
     listed_settings,
     setting_key,
+    space_of,
     sweep_table,
     write_table,
 )
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
+from pipeline.methods.method import Method, Row
+from pipeline.methods.registry import METHODS
+from pipeline.methods.settings import MethodSettings
+from pipeline.methods.swept import Setting, Swept
 from pipeline.progress import Progress
 from pipeline.provenance import other_processor
 from pipeline.records import EpisodeResult
@@ -49,28 +53,30 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
 
     Raises:
         RunFolderError: Episodes of another configuration or checkpoint are there, or another sweep runs.
+        ConfigError: The space has what cannot be swept.
+        CheckpointError: There is no checkpoint, or it is of another method.
         EnvironmentSetupError: The environment does not fit the data.
         EvaluationError: A setting could not be run; the others' rows are written first.
     """
     checkpoint = checkpoint_folder(experiment.evaluation.checkpoint, run.checkpoints)
-    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint, experiment.planning.discount)
+    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint)
+    method, trained = METHODS[experiment.method], trained_settings(checkpoint, experiment.method)
+    swept = method.swept(trained.acting_as(experiment.settings), experiment.planning, manifest)
+    experiment = _with_space(experiment, swept)
+    _require_acting(experiment.sweep, swept, method, trained)
     check_environment(experiment.environment, manifest.spaces)
-    recipe = method_recipe(
-        "trajectory_transformer",
-        experiment.environment,
-        experiment.planning,
-        experiment.evaluation,
-        manifest.spaces,
-        checkpoint,
-    )
+    row = Row(f"sweep of {experiment.method}", swept.config)
+    recipe = row_recipe(row, experiment.method, experiment.environment, experiment.evaluation, manifest, checkpoint)
     with exclusive(run.sweep, "sweep"), Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
         claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
         before = _processors(_episodes(experiment, run))
-        errors: list[Exception] = [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, progress)
+        errors: list[Exception] = (
+            [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, swept, progress)
+        )
         episodes = _episodes(experiment, run)
         if before and (new := _processors(episodes) - before):
             progress.note(other_processor("what was swept so far", before, new))
-        rows = _write_results(experiment, run, str(checkpoint), episodes)
+        rows = _write_results(experiment, run, swept, str(checkpoint), episodes)
         progress.finish(f"{len(rows)} settings in {run.sweep}")
     print(_printed(rows, experiment.sweep))
     if errors:
@@ -98,11 +104,45 @@ def _require_ended(run: RunFolder, episodes: list[tuple[Setting, list[EpisodeRes
         )
 
 
-def _identity(experiment: Experiment, recipe: MethodRecipe) -> dict[str, Any]:
+def _with_space(experiment: Experiment, swept: Swept) -> Experiment:
+    """Returns the experiment with the method's own space where none is given, and checks it.
+
+    Raises:
+        ConfigError: The space has a key that cannot be swept, or a value that it cannot have.
+    """
+    config = experiment.sweep
+    if config.space is None:
+        if not swept.space:
+            raise ConfigError(
+                f"sweep.space is null, and {swept.section} acts in one way only; expected another method."
+            )
+        config = config.model_copy(update={"space": dict(swept.space)})
+    ranges = {path: values for path, values in space_of(config).items() if isinstance(values, RangeConfig)}
+    lists = {path: values for path, values in space_of(config).items() if not isinstance(values, RangeConfig)}
+    swept.check(lists, {path: values.ends for path, values in ranges.items()})
+    return experiment.model_copy(update={"sweep": config})
+
+
+def _require_acting(config: SweepConfig, swept: Swept, method: Method[Any], trained: MethodSettings) -> None:
+    """Checks that the model can act as each value says, before anything is tried.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    for path, values in space_of(config).items():
+        for value in values.ends if isinstance(values, RangeConfig) else values:
+            try:
+                acting = swept.applied({path: value})
+            except ConfigError:
+                continue  # it contradicts another setting: its trial says so, and the others are run
+            method.require_acting(acting, trained)
+
+
+def _identity(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     """Returns what all settings' episodes depend on; a swept setting's own value in the configuration is not of it."""
     identity = {"seed": experiment.seed, "cpus": experiment.evaluation.cpus_per_actor, **recipe.identity()}
-    swept = {path.partition(".")[2] for path in experiment.sweep.space}
-    identity["planning"] = {name: value for name, value in identity["planning"].items() if name not in swept}
+    swept = {path.partition(".")[2] for path in space_of(experiment.sweep)}
+    identity["acting"] = {name: value for name, value in identity["acting"].items() if name not in swept}
     return identity
 
 
@@ -121,10 +161,11 @@ def _is_done(config: SweepConfig, run: RunFolder) -> bool:
     return path.exists() and path.read_text() == _dumped(config)
 
 
-def _run(experiment: Experiment, run: RunFolder, recipe: MethodRecipe, progress: Progress) -> list[Exception]:
+def _run(experiment: Experiment, run: RunFolder, recipe: Recipe, swept: Swept, progress: Progress) -> list[Exception]:
     config, evaluation = experiment.sweep, experiment.evaluation
     plan = TrialPlan(
         recipe=recipe,
+        swept=swept,
         config=config,
         folder=run.sweep,
         seed=experiment.seed,
@@ -166,7 +207,11 @@ def _ended(results: list[EpisodeResult]) -> bool:
 
 
 def _write_results(
-    experiment: Experiment, run: RunFolder, checkpoint: str, episodes: list[tuple[Setting, list[EpisodeResult]]]
+    experiment: Experiment,
+    run: RunFolder,
+    swept: Swept,
+    checkpoint: str,
+    episodes: list[tuple[Setting, list[EpisodeResult]]],
 ) -> list[SweepRow]:
     """Writes table and choice from the episodes that are there, and returns the rows."""
     rows = sweep_table([entry for entry in episodes if _ended(entry[1])], experiment.sweep)
@@ -175,7 +220,7 @@ def _write_results(
     if chosen is None:
         (run.sweep / CHOSEN).unlink(missing_ok=True)
     else:
-        values = chosen_experiment(experiment.model_dump(mode="json"), chosen, checkpoint)
+        values = chosen_experiment(experiment.model_dump(mode="json"), swept, chosen, checkpoint)
         write_text_atomically(run.sweep / CHOSEN, yaml.safe_dump(values, sort_keys=False))
     return rows
 

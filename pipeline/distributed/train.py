@@ -21,33 +21,26 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from torch import nn
 
-from pipeline.configuration import absolute, claim_folder
+from pipeline.configuration import absolute, claim_folder, claimed_identity
+from pipeline.data.table import ACTIONS
 from pipeline.distributed import termination
 from pipeline.distributed.placement import StartLimit
 from pipeline.distributed.session import joins_cluster
 from pipeline.distributed.train_endings import explained, require_all_epochs, stopped_without_workers
-from pipeline.distributed.train_worker import (
-    is_resident,
-    make_schedule,
-    make_task,
-    stop_request,
-    token_bytes,
-    train_worker,
-)
+from pipeline.distributed.train_worker import make_training, stop_request, train_worker
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
+from pipeline.errors import RunFolderError
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment, stage_identity
-from pipeline.models.trajectory_transformer import TrajectoryTransformer
+from pipeline.methods.training import MethodTraining
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens
 from pipeline.training.display import Display
 from pipeline.training.fence import Fence
-from pipeline.training.resume import load_initial_weights
-from pipeline.training.schedule import Schedule
 from pipeline.training.storage import checkpoint_room, persist, require_room
-from pipeline.training.task import TrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +63,8 @@ def train(experiment: Experiment, run: RunFolder) -> None:
     On SIGTERM and Ctrl-C the workers write a checkpoint first; then the signal takes its usual course.
 
     Raises:
-        ManifestError: There are no shards, or a worker finds them missing or damaged.
+        ManifestError: There are no shards, they lack what the method reads, or a worker finds them missing or damaged.
+        ConfigError: The settings do not fit the data.
         DataError: The training split has no transition.
         RunFolderError: The run's checkpoints were made by another configuration or from other shards, another process
             trains this run, or something else than this process asked its workers to stop.
@@ -78,39 +72,51 @@ def train(experiment: Experiment, run: RunFolder) -> None:
             or training.init_from is missing or of another shape.
         StorageError: The run's folder cannot be written or is too full, or the last checkpoint could not be written.
         TrainingDivergedError: The loss became NaN or jumped.
-        ClusterError: Workers were lost more often than training.max_failures, cannot be placed, or do not find the
+        ClusterError: Workers were lost more often than workers.max_failures, cannot be placed, or do not find the
             GPUs or the time to read that they need.
     """
-    task = make_task(experiment, run)
-    schedule = make_schedule(task)
-    model = TrajectoryTransformer(task.model, task.manifest.layout)
+    training = make_training(experiment, run)
+    training.check()
+    epochs, model = training.task.training.epochs, training.make_model()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    require_room(run.checkpoints, checkpoint_room(parameters, task.training))
-    with exclusive(run.checkpoints, "training"), Progress("train", schedule.total_steps, "steps") as progress:
-        reported = _prepare(task, model, experiment, run)
-        if reported >= task.training.epochs:
+    require_room(run.checkpoints, checkpoint_room(parameters, training.task.training))
+    total = training.schedule.total_steps
+    with exclusive(run.checkpoints, "training"), Progress("train", total, "steps") as progress:
+        reported = _prepare(training, model, experiment, run)
+        if reported >= epochs:
             progress.finish(f"nothing to do: {_result(run)}")
             return
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        resources = worker_resources(experiment.training, nodes, joins_cluster(), not is_resident(task))
-        progress.note(*plan(task, schedule, resources))
-        display = Display(progress, run.metrics, task.training.epochs, reported)
+        resources = worker_resources(experiment.workers, nodes, joins_cluster(), not training.is_resident)
+        progress.note(*plan(training, resources))
+        measures = training.method.make_objective(model, training.settings).measures
+        display = Display(progress, run.metrics, measures, epochs, reported)
         _Fit(experiment, run, resources).wait(progress, display, run)
-        require_all_epochs(_reported(run), task.training.epochs, stop_request(run))
+        require_all_epochs(_reported(run), epochs, stop_request(run))
         progress.finish(_result(run))
 
 
-def _prepare(task: TrainingTask, model: TrajectoryTransformer, experiment: Experiment, run: RunFolder) -> int:
+def _prepare(training: MethodTraining, model: nn.Module, experiment: Experiment, run: RunFolder) -> int:
     """Checks what is there before the first step, and returns the epochs that are already reported."""
     # The worker of a driver that was killed may still be there: what is looked at here is to stay as it is.
     persist(lambda: Fence(run.checkpoints), "The token of this training", run.checkpoints)
+    _require_method(run.checkpoints, training.method.name)
     last = last_checkpoint(run.checkpoints)
     if last is not None:
-        require_same_tokens(last, task.manifest)
-    elif task.training.init_from is not None:
-        load_initial_weights(model, task.training.init_from)
-    claim_folder(run.checkpoints, training_identity(experiment, task), "checkpoints")
+        require_same_tokens(last, training.manifest)
+    elif training.load_initial is not None:
+        training.load_initial(model)
+    claim_folder(run.checkpoints, training_identity(experiment, training), "checkpoints")
     return _reported(run)
+
+
+def _require_method(checkpoints: Path, method: str) -> None:
+    trained = (claimed_identity(checkpoints) or {}).get("method", method)
+    if trained != method:
+        raise RunFolderError(
+            f"{checkpoints} holds checkpoints of the method {trained}; expected those of {method}: a run has "
+            "one method. Choose another --name."
+        )
 
 
 def _reported(run: RunFolder) -> int:
@@ -119,30 +125,37 @@ def _reported(run: RunFolder) -> int:
     return read_info(last).epoch if last else 0
 
 
-def plan(task: TrainingTask, schedule: Schedule, resources: WorkerResources) -> list[str]:
-    """Returns, in two rows, what an epoch is, who trains, and where the windows come from."""
-    epochs = f"{task.training.epochs} epochs of {schedule.steps_per_epoch:,} steps"
-    size = f"{task.manifest.totals.steps:,} transitions, {token_bytes(task) / 2**30:.2g} GiB of tokens"
-    limit = f"training.resident_gib {task.training.resident_gib:g}"
+def plan(training: MethodTraining, resources: WorkerResources) -> list[str]:
+    """Returns, row by row, what an epoch is, who trains, where the windows come from, and what to know of the data."""
+    schedule, config = training.schedule, training.task.training
+    epochs = f"{config.epochs} epochs of {schedule.steps_per_epoch:,} steps"
+    columns = ", ".join(name.replace("_", " ") for name in training.method.columns)
+    size = f"{training.steps:,} transitions, {training.bytes / 2**30:.2g} GiB of {columns}"
+    limit = f"training.resident_gib {config.resident_gib:g}"
     source = (
         f"resident in every worker, within {limit}"
-        if is_resident(task)
+        if training.is_resident
         else f"streamed through Ray Data, above {limit}"
     )
-    return [
+    rows = [
         f"{epochs}, {schedule.tokens_per_epoch:,} tokens each · {resources}",
         f"{size}: {source}",
     ]
+    spaces = training.manifest.spaces
+    if ACTIONS in training.method.columns and not spaces.bounds_actions:
+        # D4RL's files name none. The papers' networks end with a tanh, which needs bounds.
+        rows.append("the data names no bounds of actions: they are predicted as they come, without a tanh")
+    return rows
 
 
-def training_identity(experiment: Experiment, task: TrainingTask) -> dict[str, Any]:
+def training_identity(experiment: Experiment, training: MethodTraining) -> dict[str, Any]:
     """Returns everything that decides what a training gives."""
     limit = "training.resident_gib"
     return {
         **stage_identity(experiment, "train"),
-        "shards": hashlib.sha256(task.manifest.to_json().encode()).hexdigest(),
+        "shards": hashlib.sha256(training.manifest.to_json().encode()).hexdigest(),
         # The order of the windows is another one.
-        "windows": f"resident, within {limit}" if is_resident(task) else f"streamed, above {limit}",
+        "windows": f"resident, within {limit}" if training.is_resident else f"streamed, above {limit}",
     }
 
 
@@ -174,24 +187,24 @@ class _Fit:
                 num_workers=resources.num_workers,
                 use_gpu=resources.gpus > 0,
                 resources_per_worker=resources.of_one_worker,
-                elastic_resize_monitor_interval_s=experiment.training.resize_interval_s,
+                elastic_resize_monitor_interval_s=experiment.workers.resize_interval_s,
             ),
             run_config=ray.train.RunConfig(
                 # Nothing is reported to Ray, so its folder stays empty; a name of its own keeps it from looking back.
                 name=f"fit-{time.time_ns()}",
                 storage_path=str(run.root / "ray"),
                 worker_runtime_env={} if resources.gpus else {"env_vars": _not_set(_KEEP_FREED_MEMORY)},
-                failure_config=ray.train.FailureConfig(max_failures=experiment.training.max_failures),
+                failure_config=ray.train.FailureConfig(max_failures=experiment.workers.max_failures),
                 callbacks=[
                     termination.HandledInWorkers(),
-                    StartLimit(resources, experiment.training.start_timeout_s, stop_request(run)),
+                    StartLimit(resources, experiment.workers.start_timeout_s, stop_request(run)),
                 ],
                 # As ERROR the controller prints a traceback for each minute without room; what ends the run is raised.
                 logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
             ),
         )
         self._resources = resources
-        self._max_failures = experiment.training.max_failures
+        self._max_failures = experiment.workers.max_failures
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._fit, name="fit", daemon=True)
 

@@ -64,7 +64,7 @@ def explained(error: BaseException, resources: WorkerResources, max_failures: in
     if not lost:
         return error
     return ClusterError(
-        f"Training lost its workers {max_failures + 1} times; expected at most training.max_failures, "
+        f"Training lost its workers {max_failures + 1} times; expected at most workers.max_failures, "
         f"{max_failures}. The last time: {lost[0]}. {again}"
     )
 
@@ -78,8 +78,8 @@ def _placement_error(failure: BaseException, resources: WorkerResources, again: 
         numbers = str(failure).splitlines()[1]
         return ClusterError(
             f"The cluster can never have room for {resources}; expected no more than it can grow to. {numbers} Lower "
-            "training.num_workers, training.cpus_per_worker or training.gpus_per_worker, or raise max_workers in the "
-            f"cluster's configuration. {again}"
+            "workers.number, workers.cpus or workers.gpus, or raise max_workers in the cluster's configuration. "
+            f"{again}"
         )
     return None
 

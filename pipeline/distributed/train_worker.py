@@ -1,6 +1,5 @@
 """What runs inside a Ray Train worker: makes everything from the configuration and hands it to the training loop."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +8,23 @@ import ray.train.torch
 import torch
 
 from pipeline.data.manifest import read_manifest
-from pipeline.data.shards import read_tokens
 from pipeline.data.storage import Location
 from pipeline.distributed import termination
 from pipeline.distributed.shared_storage import require_shared
 from pipeline.distributed.stream import StreamedWindows, StreamSettings, some_held_out
 from pipeline.experiment import Experiment
+from pipeline.methods.registry import METHODS
+from pipeline.methods.training import MethodTraining
 from pipeline.run_folder import RunFolder
 from pipeline.training.loop import TrainingLoop
-from pipeline.training.schedule import Schedule
 from pipeline.training.task import TrainingTask
 from pipeline.training.validation import Validation
-from pipeline.training.windows import ResidentWindows, ShuffledWindows, WindowSource, held_dtype
+from pipeline.training.windows import WindowSource
 from pipeline.training.world import World
 
 
 def shards_of(experiment: Experiment, run: RunFolder) -> Location:
-    """Returns where the token shards of a run lie."""
+    """Returns where the shards of a run lie."""
     return run.shards_at(experiment.data.output)
 
 
@@ -34,29 +33,23 @@ def stop_request(run: RunFolder) -> Path:
     return run.checkpoints / "stop-requested"
 
 
-def make_task(experiment: Experiment, run: RunFolder) -> TrainingTask:
+def make_training(experiment: Experiment, run: RunFolder) -> MethodTraining:
     """Returns the training of an experiment.
 
     Raises:
         ManifestError: The shards are not there.
     """
-    return TrainingTask(
+    shards = shards_of(experiment, run)
+    task = TrainingTask(
         seed=experiment.seed,
-        model=experiment.model,
         training=experiment.training,
         config=experiment.model_dump(mode="json"),
-        manifest=read_manifest(shards_of(experiment, run)),
+        manifest=read_manifest(shards),
         checkpoints=run.checkpoints,
         metrics=run.metrics,
         tensorboard=run.tensorboard,
     )
-
-
-def make_schedule(task: TrainingTask) -> Schedule:
-    """Returns the steps and learning rates of a task."""
-    totals = task.manifest.totals
-    window_tokens = task.model.window_transitions * task.manifest.layout.transition_dim - 1
-    return Schedule.of(task.training, totals.steps - totals.validation_steps, window_tokens)
+    return MethodTraining(METHODS[experiment.method], experiment.settings, task, shards)
 
 
 def train_worker(recipe: dict[str, Any]) -> None:
@@ -80,51 +73,46 @@ def train_worker(recipe: dict[str, Any]) -> None:
         raise termination.ToldToEndError
 
 
-def token_bytes(task: TrainingTask) -> int:
-    """Returns the bytes of all tokens as a worker holds them; to read them takes up to twice as many."""
-    token = held_dtype(task.manifest.discretizer.dtype).itemsize
-    return task.manifest.totals.steps * task.manifest.layout.transition_dim * token
-
-
-def is_resident(task: TrainingTask) -> bool:
-    """Returns whether every worker holds all tokens; else they are streamed."""
-    return token_bytes(task) <= task.training.resident_gib * 2**30
-
-
 def _train(experiment: Experiment, run: RunFolder, recorded: dict[str, Any]) -> None:
     world = World.of_process_group(ray.train.torch.get_device())
-    task, request = replace(make_task(experiment, run), config=recorded), stop_request(run)
-    loop = TrainingLoop(task, world, make_schedule(task), lambda: termination.requested() or request.exists())
-    shards = shards_of(experiment, run)
-    loop.run(_training_windows(task, shards, loop.step, world), _validation(task, shards, world))
+    training, request = make_training(experiment, run).recorded_as(recorded), stop_request(run)
+    loop = TrainingLoop(
+        training.task,
+        training.make_objective(world.device),
+        world,
+        training.schedule,
+        stop_requested=lambda: termination.requested() or request.exists(),
+        load_initial=training.load_initial,
+    )
+    windows = _training_windows(training, loop.step, world, experiment.workers.start_timeout_s)
+    loop.run(windows, _validation(training, world))
 
 
-def _training_windows(task: TrainingTask, shards: Location, first_step: int, world: World) -> WindowSource:
-    config, transitions = task.training, task.model.window_transitions
-    if is_resident(task):
-        resident = ResidentWindows(read_tokens(shards, "train"), transitions, world.device)
-        return ShuffledWindows(resident, task.seed, config.batch_size, world.rank, world.size)
-    total = make_schedule(task).total_steps
+def _training_windows(training: MethodTraining, first_step: int, world: World, timeout_s: float) -> WindowSource:
+    config, seed = training.task.training, training.task.seed
+    if training.is_resident:
+        return training.training_windows(world)
     settings = StreamSettings(
-        shards,
-        task.manifest,
-        transitions,
-        config.shuffle_transitions,
-        task.seed,
-        config.batch_size,
-        total,
-        config.start_timeout_s,
+        shards=training.shards,
+        manifest=training.manifest,
+        columns=training.method.columns,
+        lowest=training.learnt_from.lowest,
+        window=training.window,
+        chunk_transitions=config.shuffle_transitions,
+        seed=seed,
+        batch_size=config.batch_size,
+        total_steps=training.schedule.total_steps,
+        timeout_s=timeout_s,
     )
     return StreamedWindows(settings, first_step, world)
 
 
-def _validation(task: TrainingTask, shards: Location, world: World) -> Validation | None:
-    config = task.training
-    if not task.manifest.totals.validation_steps:
+def _validation(training: MethodTraining, world: World) -> Validation | None:
+    config, seed = training.task.training, training.task.seed
+    if not training.manifest.totals.validation_steps:
         return None
-    if is_resident(task):
-        held_out = read_tokens(shards, "validation")
+    if training.is_resident:
+        windows = training.resident_windows("validation", world.device)
     else:
-        held_out = some_held_out(shards, task.manifest, config.validation_windows, task.seed)
-    windows = ResidentWindows(held_out, task.model.window_transitions, world.device)
-    return Validation(windows, config.validation_windows, config.batch_size, task.seed, world)
+        windows = some_held_out(training, config.validation_windows, world.device)
+    return Validation(windows, config.validation_windows, config.batch_size, seed, world)

@@ -26,10 +26,11 @@ from pipeline.configuration import write_text_atomically
 from pipeline.distributed.pool import rollout_terms
 from pipeline.distributed.shared_storage import require_shared
 from pipeline.evaluation.config import EvaluationConfig, RangeConfig, SweepConfig
-from pipeline.evaluation.methods import MethodRecipe, build_batch
+from pipeline.evaluation.recipe import Recipe, build_batch
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import episode_starts
-from pipeline.evaluation.sweep import Setting, applied, listed_settings, setting_key, sweep_table
+from pipeline.evaluation.sweep import listed_settings, setting_key, space_of, sweep_table
+from pipeline.methods.swept import Setting, Swept
 from pipeline.records import EpisodeResult
 from pipeline.seeding import derived_seed
 
@@ -59,7 +60,8 @@ class TrialPlan:
     """What all trials of a sweep have in common.
 
     Attributes:
-        recipe: The method; each setting changes its planning.
+        recipe: The row; each setting changes how it acts.
+        swept: How.
         config: Space, episodes, objective, constraint.
         folder: Absolute; gets one folder for each setting.
         seed: Root seed of the experiment.
@@ -67,7 +69,8 @@ class TrialPlan:
         evaluation: Resources of a trial, its attempts, and how long to wait for the first one.
     """
 
-    recipe: MethodRecipe
+    recipe: Recipe
+    swept: Swept
     config: SweepConfig
     folder: Path
     seed: int
@@ -102,11 +105,11 @@ class SettingTrial(tune.Trainable):  # type: ignore[misc]
         plan = self._plan
         self._episodes = min(self._episodes + plan.report_every, plan.config.episodes)
         if missing := self._store.missing(self._episodes):
-            planning = applied(plan.recipe.planning, self._setting)
+            acting = plan.swept.applied(self._setting).model_dump(mode="json")
             # First of all: making the environment and loading the model can hang too.
             self._keep([])
             try:
-                batch = build_batch(plan.recipe.model_copy(update={"planning": planning}))
+                batch = build_batch(plan.recipe.model_copy(update={"acting": acting}))
                 batch.run(episode_starts(plan.seed, "sweep episode", missing), self._keep)
             finally:
                 faulthandler.cancel_dump_traceback_later()
@@ -208,7 +211,7 @@ def _search(plan: TrialPlan) -> tuple[dict[str, Any], dict[str, Any]]:
     tried = [{f"setting/{path}": value for path, value in setting.items()} for setting in tried_settings(plan.folder)]
     # Points that are given draw no random numbers: by the same seed, what comes after them would be drawn once more.
     searcher = OptunaSearch(points_to_evaluate=tried, seed=derived_seed(plan.seed, "optuna", len(tried)))
-    space = {"setting": {path: _domain(values) for path, values in plan.config.space.items()}}
+    space = {"setting": {path: _domain(values) for path, values in space_of(plan.config).items()}}
     return space, {"search_alg": searcher, "num_samples": plan.config.samples}
 
 

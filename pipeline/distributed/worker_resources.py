@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ClusterError
-from pipeline.training.config import TrainingConfig
+from pipeline.workers import WorkersConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ Node = Mapping[str, float]
 """Ray's resources of one node, `CPU` and `GPU`."""
 
 
-def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bool, streams: bool) -> WorkerResources:
+def worker_resources(config: WorkersConfig, nodes: Sequence[Node], can_grow: bool, streams: bool) -> WorkerResources:
     """Returns the workers of `config` on a cluster.
 
     Args:
@@ -63,13 +63,13 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
         ClusterError: The workers do not fit, and they or their readers would be waited for without end; or there are
             GPUs but not for each of them, and nobody said what they are to do.
     """
-    least, most = config.worker_range
+    least, most = config.range
     all_cpus, all_gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     reading = _reading_cpus(all_cpus, streams)
-    gpus = config.gpus_per_worker
+    gpus = config.gpus
     if gpus is None:
         gpus = _one_gpu_or_none(least, all_gpus)
-    cpus = config.cpus_per_worker
+    cpus = config.cpus
     if cpus is None:
         cpus = _whole_cpus(nodes, gpus, most, all_cpus - reading)
         if cpus is None:
@@ -77,10 +77,10 @@ def worker_resources(config: TrainingConfig, nodes: Sequence[Node], can_grow: bo
     elif not can_grow:
         # As many workers as find room are started, so where Ray Data reads there must be a CPU beside the most of them.
         wanted = (most if streams else least) * cpus + reading
-        _require("CPU", wanted, all_cpus, "training.cpus_per_worker", " with one for reading" if streams else "")
+        _require("CPU", wanted, all_cpus, "workers.cpus", " with one for reading" if streams else "")
     if not can_grow:
-        _require("GPU", least * gpus, all_gpus, "training.gpus_per_worker")
-    return WorkerResources(config.num_workers, cpus, gpus)
+        _require("GPU", least * gpus, all_gpus, "workers.gpus")
+    return WorkerResources(config.number, cpus, gpus)
 
 
 def _one_gpu_or_none(workers: int, gpus: float) -> float:
@@ -89,9 +89,9 @@ def _one_gpu_or_none(workers: int, gpus: float) -> float:
         # Rounded down: what rounding adds, the last worker on a GPU does not find there.
         share = 100 // -(-workers // gpus) / 100
         raise ClusterError(
-            f"training.gpus_per_worker is null and training.num_workers at least {workers}, but there are {gpus:g} "
-            f"GPUs; expected one for each worker, or none. Set training.gpus_per_worker to {share:g} (shared GPUs), "
-            f"0 (the CPU) or 1 (a cluster that starts more), or training.num_workers to {int(gpus)} or less."
+            f"workers.gpus is null and workers.number at least {workers}, but there are {gpus:g} "
+            f"GPUs; expected one for each worker, or none. Set workers.gpus to {share:g} (shared GPUs), "
+            f"0 (the CPU) or 1 (a cluster that starts more), or workers.number to {int(gpus)} or less."
         )
     return 1.0 if gpus >= workers else 0.0
 
@@ -125,5 +125,5 @@ def _require(kind: str, wanted: float, present: float, setting: str, why: str = 
     if wanted > present:
         raise ClusterError(
             f"The training needs {wanted:g} {kind}s{why}, but this machine has {present:g}; expected no more than that."
-            f" Lower training.num_workers or {setting}, or join a cluster with RAY_ADDRESS."
+            f" Lower workers.number or {setting}, or join a cluster with RAY_ADDRESS."
         )

@@ -11,12 +11,12 @@ from ray.cluster_utils import Cluster  # isort: skip
 
 from pipeline.distributed.pool import PoolFacts, RolloutPool
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.methods import MethodRecipe
+from pipeline.evaluation.recipe import Recipe
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.records import EpisodeResult
 
 
-def main(recipe: MethodRecipe, starts: list[EpisodeStart]) -> None:
+def main(recipe: Recipe, starts: list[EpisodeStart]) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     node = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, logging_level="error")
@@ -37,4 +37,4 @@ def main(recipe: MethodRecipe, starts: list[EpisodeStart]) -> None:
 
 
 if __name__ == "__main__":
-    main(MethodRecipe.model_validate_json(sys.argv[1]), [EpisodeStart(**start) for start in json.loads(sys.argv[2])])
+    main(Recipe.model_validate_json(sys.argv[1]), [EpisodeStart(**start) for start in json.loads(sys.argv[2])])

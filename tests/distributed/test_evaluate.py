@@ -11,8 +11,10 @@ import yaml
 
 from pipeline.distributed.evaluate import evaluate
 from pipeline.distributed.pool import PoolFacts
+from pipeline.distributed.sweep import sweep
 from pipeline.errors import CheckpointError, ClusterError, ConfigError, EvaluationError, RunFolderError
-from pipeline.evaluation.methods import MethodRecipe
+from pipeline.evaluation.plan_trace import NAME, read_trace
+from pipeline.evaluation.recipe import Recipe
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.experiment import Experiment
@@ -25,7 +27,9 @@ from tests.reporting.made_run import result
 
 pytestmark = pytest.mark.ray
 
-METHODS = ("random", "behaviour_cloning", "trajectory_transformer")
+ROWS = ("random", "one_step", "trajectory_transformer")
+TRACED = 1
+"""Starts of the environment beside the episodes: for the plan that the planner's row puts to the test, once."""
 
 
 def made(tmp_path: Path, **sections: dict[str, Any]) -> tuple[Experiment, RunFolder]:
@@ -36,7 +40,7 @@ def made(tmp_path: Path, **sections: dict[str, Any]) -> tuple[Experiment, RunFol
 
 
 class LosingPool:
-    """A pool whose actors die of episode 2 of some methods; takes the place of `RolloutPool` without any process."""
+    """A pool whose actors die of episode 2 of some rows; takes the place of `RolloutPool` without any process."""
 
     fatal: tuple[str, ...] = ("random",)
 
@@ -49,11 +53,11 @@ class LosingPool:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def run(self, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
+    def run(self, recipe: Recipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
         on_facts(PoolFacts(actors=1))
-        fatal = recipe.method in self.fatal
+        fatal = recipe.row in self.fatal
         ended = [start for start in starts if start.episode != 2 or not fatal]
-        on_results([result(recipe.method, start.episode, 10.0 * start.episode) for start in ended])
+        on_results([result(recipe.row, start.episode, 10.0 * start.episode) for start in ended])
         if fatal:
             raise EvaluationError("episodes [2] lost their actor")
 
@@ -70,29 +74,29 @@ def test_a_result_that_goes_on_with_another_kind_of_processor_says_so_once(
 ) -> None:
     processor = ["an abacus"]
 
-    def run_all(_pool: LosingPool, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, _: Any) -> None:
+    def run_all(_pool: LosingPool, recipe: Recipe, starts: list[EpisodeStart], on_results: Any, _: Any) -> None:
         for start in starts:
-            on_results([result(recipe.method, start.episode, 1.0, computed_by=processor[0])])
+            on_results([result(recipe.row, start.episode, 1.0, computed_by=processor[0])])
 
     monkeypatch.setattr(losing_pool, "run", run_all)
     told = "trajectory_transformer was computed by an abacus, and goes on with a slide rule."
     for episodes, kind, times in ((2, "an abacus", 0), (3, "an abacus", 0), (5, "a slide rule", 1), (5, "", 0)):
         processor[0] = kind
-        experiment, run = made(tmp_path, evaluation={"episodes": episodes, "methods": ["trajectory_transformer"]})
+        experiment, run = made(tmp_path, evaluation={"episodes": episodes, "rows": ["trajectory_transformer"]})
         evaluate(experiment, run)
         assert capsys.readouterr().out.count(told) == times
 
 
 @pytest.mark.usefixtures("losing_pool")
-def test_an_episode_that_is_lost_denies_the_table_neither_its_method_nor_the_others(tmp_path: Path) -> None:
+def test_an_episode_that_is_lost_denies_the_table_neither_its_row_nor_the_others(tmp_path: Path) -> None:
     experiment, run = made(tmp_path)
     for _ in range(2):
         with pytest.raises(EvaluationError, match=r"^random: episodes \[2\] lost their actor$"):
             evaluate(experiment, run)
         summary = json.loads(run.summary.read_text())
-        assert {method: entry["episodes"] for method, entry in summary["methods"].items()} == {
+        assert {row: entry["episodes"] for row, entry in summary["methods"].items()} == {
             "random": 4,
-            "behaviour_cloning": 5,
+            "one_step": 5,
             "trajectory_transformer": 5,
         }
         assert summary["methods"]["random"]["mean_return"] == (0 + 10 + 30 + 40) / 4
@@ -100,13 +104,13 @@ def test_an_episode_that_is_lost_denies_the_table_neither_its_method_nor_the_oth
     assert [episode.episode for episode in RunRecord(run).episodes["random"]] == [0, 1, 3, 4]
 
 
-def test_without_any_actor_the_first_method_s_wait_is_the_last(
+def test_without_any_actor_the_first_row_s_wait_is_the_last(
     losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     waited: list[str] = []
 
-    def wait(_pool: LosingPool, recipe: MethodRecipe, _starts: Any, _on_results: Any, on_facts: Any) -> None:
-        waited.append(recipe.method)
+    def wait(_pool: LosingPool, recipe: Recipe, _starts: Any, _on_results: Any, on_facts: Any) -> None:
+        waited.append(recipe.row)
         raise ClusterError("no actor has started")
 
     monkeypatch.setattr(losing_pool, "run", wait)
@@ -116,18 +120,18 @@ def test_without_any_actor_the_first_method_s_wait_is_the_last(
     assert waited == ["random"]
 
 
-def test_a_method_without_any_episode_is_not_in_the_table(
+def test_a_row_without_any_episode_is_not_in_the_table(
     losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run_none(_pool: LosingPool, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, _: Any) -> None:
-        error = "RuntimeError: no" if recipe.method == "random" else ""
-        on_results([result(recipe.method, start.episode, 1.0, error=error) for start in starts])
+    def run_none(_pool: LosingPool, recipe: Recipe, starts: list[EpisodeStart], on_results: Any, _: Any) -> None:
+        error = "RuntimeError: no" if recipe.row == "random" else ""
+        on_results([result(recipe.row, start.episode, 1.0, error=error) for start in starts])
 
     monkeypatch.setattr(losing_pool, "run", run_none)
     experiment, run = made(tmp_path)
     with pytest.raises(EvaluationError, match=r"^random: random has 0 episodes that ended of 5[\s\S]*RuntimeError: no"):
         evaluate(experiment, run)
-    assert json.loads(run.summary.read_text())["methods"].keys() == {"behaviour_cloning", "trajectory_transformer"}
+    assert json.loads(run.summary.read_text())["methods"].keys() == {"one_step", "trajectory_transformer"}
 
 
 def test_a_planner_discounts_as_the_values_that_its_model_learnt(tmp_path: Path) -> None:
@@ -137,15 +141,24 @@ def test_a_planner_discounts_as_the_values_that_its_model_learnt(tmp_path: Path)
         evaluate(other, run)
 
 
+@pytest.mark.parametrize("stage", [evaluate, sweep])
+def test_a_model_of_another_method_is_refused_with_what_to_set(tmp_path: Path, stage: Any) -> None:
+    experiment, run = made(tmp_path)
+    checkpoint = write_tiny_checkpoint(run, experiment, method="crystal_ball")
+    told = rf"^{checkpoint} is a model of the method crystal_ball; expected one of trajectory_transformer: set --method"
+    with pytest.raises(CheckpointError, match=told):
+        stage(experiment, run)
+
+
 def episodes(run: RunFolder) -> dict[str, pd.DataFrame]:
     """All that must be bit-equal."""
-    frames = {method: episode_frame(run.episodes(method)) for method in METHODS}
-    return {method: frame.drop(columns=list(TIMING_COLUMNS)) for method, frame in frames.items()}
+    frames = {row: episode_frame(run.episodes(row)) for row in ROWS}
+    return {row: frame.drop(columns=list(TIMING_COLUMNS)) for row, frame in frames.items()}
 
 
 def assert_equal(left: RunFolder, right: RunFolder) -> None:
-    for method, frame in episodes(left).items():
-        pd.testing.assert_frame_equal(frame, episodes(right)[method], check_exact=True)
+    for row, frame in episodes(left).items():
+        pd.testing.assert_frame_equal(frame, episodes(right)[row], check_exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +168,13 @@ def undisturbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
-def test_the_summary_has_every_method_and_the_table_is_printed(
+def test_the_summary_has_every_row_and_the_table_is_printed(
     undisturbed: RunFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     summary = json.loads(undisturbed.summary.read_text())
     assert summary["data"]["mean_return"] == 15.0
-    for method in METHODS:
-        entry, frame = summary["methods"][method], episode_frame(undisturbed.episodes(method))
+    for row in ROWS:
+        entry, frame = summary["methods"][row], episode_frame(undisturbed.episodes(row))
         assert entry["mean_return"] == np.mean(frame["total_reward"])
         assert entry["episodes"] == len(frame) == 5
         assert entry["interval"][0] < entry["mean_return"] < entry["interval"][1]
@@ -171,15 +184,15 @@ def test_the_summary_has_every_method_and_the_table_is_printed(
     assert f"{summary['methods']['random']['mean_return']:.1f}" in printed
 
 
-def test_the_time_left_is_that_of_the_method_that_runs(
+def test_the_time_left_is_that_of_the_row_that_runs(
     losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock, shown, real = [0.0], [], losing_pool.run
 
-    def run(self: LosingPool, recipe: MethodRecipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
+    def run(self: LosingPool, recipe: Recipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
         on_facts(PoolFacts())
         real(self, recipe, starts, on_results, on_facts)
-        clock[0] += {"random": 1.0, "behaviour_cloning": 10.0, "trajectory_transformer": 50.0}[recipe.method]
+        clock[0] += {"random": 1.0, "one_step": 10.0, "trajectory_transformer": 50.0}[recipe.row]
         on_facts(PoolFacts(actors=1))
 
     monkeypatch.setattr(losing_pool, "run", run)
@@ -192,7 +205,7 @@ def test_the_time_left_is_that_of_the_method_that_runs(
     assert [entry for entry in shown if not isinstance(entry, str)] == [(5, 2.0), (10, 10.0), (15, 0.0)]
 
 
-def test_methods_meet_the_same_initial_states(undisturbed: RunFolder) -> None:
+def test_rows_meet_the_same_initial_states(undisturbed: RunFolder) -> None:
     seeds = [tuple(frame["seed"]) for frame in episodes(undisturbed).values()]
     assert len(set(seeds)) == 1
     assert len(set(seeds[0])) == 5
@@ -212,27 +225,27 @@ def test_more_episodes_extend_the_result_and_nothing_is_run_twice(
     log = {"environment": {"kwargs": {"log": str(tmp_path / "log")}}}
     experiment, run = made(tmp_path, **log, evaluation={"episodes": 2})
     evaluate(experiment, run)
-    assert len(list((tmp_path / "log").iterdir())) == 2 * len(METHODS)
+    assert len(list((tmp_path / "log").iterdir())) == TRACED + 2 * len(ROWS)
     evaluate(tiny_experiment(tmp_path, **log), run)
-    assert len(list((tmp_path / "log").iterdir())) == 5 * len(METHODS)
+    assert len(list((tmp_path / "log").iterdir())) == TRACED + 5 * len(ROWS)
     assert_equal(run, undisturbed)
+    # The first episode has one step.
+    assert read_trace(run.episodes("trajectory_transformer") / NAME) == "The episode ended before the plan was due."
     evaluate(tiny_experiment(tmp_path, **log, evaluation={"episodes": 3}), run)
-    assert len(list((tmp_path / "log").iterdir())) == 5 * len(METHODS)
+    assert len(list((tmp_path / "log").iterdir())) == TRACED + 5 * len(ROWS)
     assert json.loads(run.summary.read_text())["methods"]["random"]["episodes"] == 3
 
 
-def test_evaluating_one_method_alone_keeps_the_others_in_the_summary(undisturbed: RunFolder) -> None:
+def test_evaluating_one_row_alone_keeps_the_others_in_the_summary(undisturbed: RunFolder) -> None:
     before = json.loads(undisturbed.summary.read_text())
-    alone = {"methods": ["trajectory_transformer"]}
+    alone = {"rows": ["trajectory_transformer"]}
     evaluate(tiny_experiment(undisturbed.root.parent, evaluation=alone), undisturbed)
     assert json.loads(undisturbed.summary.read_text()) == before
 
 
 def test_episodes_of_another_model_or_planner_are_never_mixed(undisturbed: RunFolder, tmp_path: Path) -> None:
     runs = undisturbed.root.parent
-    told = (
-        r"episodes of behaviour_cloning of another[\s\S]*planning.beam_width: was 4, is 8\nChoose another --name, with "
-    )
+    told = r"episodes of one_step of another[\s\S]*acting.beam_width: was 4, is 8\nChoose another --name, with "
     with pytest.raises(RunFolderError, match=rf"{told}--evaluation.checkpoint {undisturbed.checkpoints}/step-\d+ for"):
         evaluate(tiny_experiment(runs, planning={"beam_width": 8}), undisturbed)
     other = write_tiny_checkpoint(RunFolder(tmp_path), tiny_experiment(tmp_path), seed=1)
@@ -250,13 +263,11 @@ def test_films_are_made_later_too_of_the_same_episodes(
     assert "jobs/report.py" not in capsys.readouterr().out
     for _ in range(2):
         evaluate(tiny_experiment(tmp_path, **log, evaluation={"videos": 2}), run)
-        assert len(list((tmp_path / "log").iterdir())) == 15 + 2 * 2, "not two episodes of each method with a model"
-    told = [f"films     {run.videos(method)}; jobs/report.py links them" for method in METHODS if method != "random"]
+        assert len(list((tmp_path / "log").iterdir())) == TRACED + 15 + 2 * 2, "not two of each row with a model"
+    told = [f"films     {run.videos(row)}; jobs/report.py links them" for row in ROWS if row != "random"]
     assert capsys.readouterr().out.splitlines()[-2:] == told
     films = sorted(path.relative_to(run.root).as_posix() for path in run.root.rglob("*.mp4"))
-    assert films == [
-        f"videos/{method}/episode-00000{i}.mp4" for method in METHODS if method != "random" for i in range(2)
-    ]
+    assert films == [f"videos/{row}/episode-00000{i}.mp4" for row in ROWS if row != "random" for i in range(2)]
     assert_equal(run, undisturbed)
 
 
@@ -266,7 +277,7 @@ def test_a_run_without_a_checkpoint_says_which_job_writes_one(ray_session: None,
 
 
 def ended(run: RunFolder) -> int:
-    return sum(5 - len(EpisodeStore(run.episodes(method)).missing(5)) for method in METHODS)
+    return sum(5 - len(EpisodeStore(run.episodes(row)).missing(5)) for row in ROWS)
 
 
 @pytest.mark.slow
@@ -274,7 +285,7 @@ def ended(run: RunFolder) -> int:
 def test_a_stopped_driver_keeps_what_is_done_and_the_same_command_goes_on(
     undisturbed: RunFolder, tmp_path: Path, number: signal.Signals
 ) -> None:
-    # All of the first method's episodes end, and two of the second's begin: the others wait for a file.
+    # All of the first row's episodes end, and two of the second's begin: the others wait for a file.
     pausing = {"environment": {"kwargs": {"log": str(tmp_path / "log"), "pause_at": 7}}}
     experiment, run = made(tmp_path, **pausing)
     config, log = tmp_path / "config.yaml", tmp_path / "log.txt"
@@ -298,5 +309,5 @@ def test_a_stopped_driver_keeps_what_is_done_and_the_same_command_goes_on(
     begun = len(list((tmp_path / "log").iterdir()))
     (tmp_path / "log" / "open").touch()
     evaluate(experiment, run)
-    assert len(list((tmp_path / "log").glob("*-*"))) == begun + 15 - kept
+    assert len(list((tmp_path / "log").glob("*-*"))) == begun + TRACED + 15 - kept
     assert_equal(run, undisturbed)

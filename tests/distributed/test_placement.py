@@ -29,8 +29,8 @@ from pipeline.errors import ClusterError, ManifestError
 ERROR = ControllerError(RuntimeError("no room yet"))
 WORKERS = WorkerResources(2, 4.0, 1.0)
 GIVES_UP = (
-    r"had no room for 2 workers of 4 CPUs, 1 GPUs each within training\.start_timeout_s, 100 s; expected .*"
-    r"The cluster has 8 CPUs\. Lower training\.num_workers"
+    r"had no room for 2 workers of 4 CPUs, 1 GPUs each within workers\.start_timeout_s, 100 s; expected .*"
+    r"The cluster has 8 CPUs\. Lower workers\.number"
 )
 
 
@@ -102,7 +102,7 @@ def test_workers_that_the_cluster_can_never_have_are_told_with_our_settings(monk
     expected = (
         r"can never have room for 2 workers of 4 CPUs, 1 GPUs each; expected no more than it can grow to\. "
         r'The worker group requires {"GPU": 2\.0} but the cluster only has a maximum of {"GPU": 1\.0} resources\. '
-        r"Lower training\.num_workers, .*max_workers"
+        r"Lower workers\.number, .*max_workers"
     )
     assert isinstance(told, ClusterError)
     assert re.search(expected, str(told))

@@ -14,9 +14,8 @@ from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import ClusterError, EnvironmentSetupError, EvaluationError, StorageError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.methods import MethodRecipe, build_batch
+from pipeline.evaluation.recipe import Recipe, build_batch
 from pipeline.evaluation.rollout import EpisodeStart
-from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
 from tests.conftest import REPOSITORY
 from tests.evaluation.counting import ID, SPACES
@@ -27,12 +26,12 @@ pytestmark = pytest.mark.ray
 STARTS = [EpisodeStart(episode, seed=50 + episode) for episode in range(12)]
 
 
-def recipe(num_slots: int = 3, **kwargs: Any) -> MethodRecipe:
-    return MethodRecipe(
-        method="random",
+def recipe(num_slots: int = 3, **kwargs: Any) -> Recipe:
+    return Recipe(
+        row="random",
         environment=EnvironmentConfig(id=ID, kwargs=kwargs),
         spaces=SPACES,
-        planning=PlanningConfig(),
+        discount=0.99,
         num_slots=num_slots,
     )
 
@@ -55,7 +54,7 @@ def undisturbed(starts: list[EpisodeStart], **kwargs: Any) -> list[dict[str, Any
 
 def run(
     num_actors: int,
-    what: MethodRecipe,
+    what: Recipe,
     results: list[EpisodeResult],
     config: EvaluationConfig | None = None,
     starts: list[EpisodeStart] = STARTS,

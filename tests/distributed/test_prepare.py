@@ -9,7 +9,8 @@ import ray
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from pipeline.data.manifest import MANIFEST_NAME, read_manifest
-from pipeline.data.shards import read_tokens
+from pipeline.data.shards import read_table
+from pipeline.data.table import TOKENS
 from pipeline.distributed.prepare import FIT_NAME, prepare
 from pipeline.errors import ClusterError, DataError, ManifestError, RunFolderError
 from pipeline.references.prepare import reference_prepare
@@ -39,8 +40,8 @@ def test_any_number_of_workers_gives_the_references_tokens_and_the_same_bytes(tm
     assert len(contents[0]) == len(read_manifest(shards[0]).shards) + 1 > 5
     assert contents[0] == contents[1] == contents[2]
     reference = reference_prepare(folder / "data" / "main_data.hdf5", None, 20, 0.99)
-    episodes = read_tokens(shards[0], "train")
-    assert np.array_equal(episodes.tokens, reference.tokens)
+    episodes = read_table(shards[0], "train", [TOKENS])
+    assert np.array_equal(episodes[TOKENS], reference.tokens)
     assert np.diff(episodes.offsets).tolist() == reference.lengths.tolist() == LENGTHS
 
 
@@ -53,8 +54,8 @@ def test_no_step_is_lost_doubled_or_moved_in_a_mixture(tmp_path: Path) -> None:
     assert [(source.name, source.episodes) for source in manifest.sources] == [("test/a-v0", 40), ("test/b-v0", 60)]
     found = []
     for split in ("train", "validation"):
-        episodes = read_tokens(folder, split)
-        numbers = np.round(manifest.discretizer.decode(episodes.tokens)[:, :2]).astype(int)
+        episodes = read_table(folder, split, [TOKENS])
+        numbers = np.round(manifest.discretizer.decode(episodes[TOKENS])[:, :2]).astype(int)
         for start, end in zip(episodes.offsets, episodes.offsets[1:], strict=False):
             assert numbers[start:end, 1].tolist() == list(range(end - start))
             found.append((numbers[start, 0], end - start))
@@ -120,9 +121,7 @@ def test_a_second_call_does_nothing_and_another_configuration_is_refused(tmp_pat
     written = (shards / MANIFEST_NAME).stat().st_mtime_ns
     prepared(tmp_path, "once", num_workers=1, download=False)
     assert (shards / MANIFEST_NAME).stat().st_mtime_ns == written
-    with pytest.raises(
-        RunFolderError, match=r"holds token shards of another configuration.*\n.*num_bins: was 20, is 21"
-    ):
+    with pytest.raises(RunFolderError, match=r"holds shards of another configuration.*\n.*num_bins: was 20, is 21"):
         prepared(tmp_path, "once", num_bins=21)
 
 
@@ -143,7 +142,7 @@ def test_shards_can_go_elsewhere(tmp_path: Path) -> None:
 def test_another_runs_shards_are_not_taken_for_its_own(tmp_path: Path) -> None:
     write_minari(tmp_path, "test/data-v0", random_episodes([10] * 20))
     prepared(tmp_path, "first", output=f"{tmp_path}/place")
-    with pytest.raises(RunFolderError, match=r"place holds token shards of another .*\n.*num_bins: was 20, is 9"):
+    with pytest.raises(RunFolderError, match=r"place holds shards of another .*\n.*num_bins: was 20, is 9"):
         prepared(tmp_path, "second", output=f"{tmp_path}/place", num_bins=9)
     (tmp_path / "place" / "_identity.yaml").unlink()
     with pytest.raises(RunFolderError, match=r"place', which holds 'manifest.json' but no _identity.yaml; expected an"):

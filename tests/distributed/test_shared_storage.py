@@ -75,7 +75,7 @@ def train() -> None:
 
 
 def stream() -> None:
-    nothing = StreamSettings(Path(), None, 1, 1, 0, 1, 1, 1.0)
+    nothing = StreamSettings(Path(), None, (), None, 1, 1, 0, 1, 1, 1.0)
     _read_chunk({"chunk": np.zeros(1, dtype=np.int64)}, [], nothing, slice(0), 0, 0)
 
 

@@ -6,18 +6,29 @@ import pytest
 import ray
 import yaml
 
-from pipeline.distributed.sweep import sweep
+from pipeline.distributed.sweep import _with_space, sweep
 from pipeline.distributed.trials import SettingTrial, TrialPlan, _search, tried_settings
-from pipeline.errors import ClusterError, EvaluationError, RunFolderError
-from pipeline.evaluation.methods import build_batch, method_recipe
+from pipeline.errors import ClusterError, ConfigError, EvaluationError, RunFolderError
+from pipeline.evaluation.recipe import build_batch
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import episode_starts
-from pipeline.evaluation.sweep import Setting, applied, read_table, setting_key
+from pipeline.evaluation.sweep import read_table, setting_key
 from pipeline.experiment import Experiment
+from pipeline.methods.registry import METHODS
+from pipeline.methods.swept import Setting, Swept
+from pipeline.methods.trajectory_transformer.config import TrajectoryTransformerConfig
+from pipeline.methods.trajectory_transformer.method import TrajectoryTransformerMethod
+from pipeline.planning.config import PlanningConfig
 from pipeline.run_folder import RunFolder
 from tests.distributed.processes import descendants, is_alive, start_job, wait_for
-from tests.evaluation.counting import SPACES
-from tests.evaluation.tiny_run import TIMING_COLUMNS, episode_frame, tiny_experiment, write_tiny_checkpoint
+from tests.evaluation.tiny_run import (
+    TIMING_COLUMNS,
+    episode_frame,
+    tiny_experiment,
+    tiny_manifest,
+    tiny_recipe,
+    write_tiny_checkpoint,
+)
 from tests.reporting.made_run import result
 
 pytestmark = pytest.mark.ray
@@ -62,24 +73,19 @@ def test_a_grid_is_tried_once_and_its_table_is_that_of_the_episodes(
     with pytest.raises(
         RunFolderError, match=r"a sweep of another configuration[\s\S]*context_transitions: was 1, is 2"
     ):
-        sweep(
-            experiment.model_copy(
-                update={"planning": applied(experiment.planning, {"planning.context_transitions": 2})}
-            ),
-            run,
-        )
+        sweep(with_planning(experiment, {"planning.context_transitions": 2}), run)
+
+
+def with_planning(experiment: Experiment, setting: Setting) -> Experiment:
+    return experiment.model_copy(update={"planning": Swept("planning", experiment.planning).applied(setting)})
 
 
 def assert_runs_alone(experiment: Experiment, run: RunFolder, setting: dict[str, Any]) -> None:
     """Checks a setting's episodes against those of one batch in this process."""
-    planning = applied(experiment.planning, setting)
-    checkpoint = next(run.checkpoints.iterdir())
-    recipe = method_recipe(
-        "trajectory_transformer", experiment.environment, planning, experiment.evaluation, SPACES, checkpoint
-    )
+    recipe = tiny_recipe(with_planning(experiment, setting), next(run.checkpoints.iterdir()))
     alone = EpisodeStore(run.root / "alone" / setting_key(setting))
     plain = experiment.environment.model_copy(update={"kwargs": {}})
-    batch = build_batch(recipe.model_copy(update={"environment": plain}))
+    batch = build_batch(recipe.model_copy(update={"row": "sweep of trajectory_transformer", "environment": plain}))
     batch.run(episode_starts(experiment.seed, "sweep episode", list(range(4))), alone.add)
     swept, expected = (
         episode_frame(folder).drop(columns=list(TIMING_COLUMNS))
@@ -110,6 +116,66 @@ def test_a_killed_sweep_goes_on_with_more_episodes_and_repeats_none(ray_session:
     sweep(experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"episodes": 3})}), run)
     assert begun(tmp_path) == begun_before + 4 * 3 - kept
     assert [row.episodes for row in read_table(run.sweep)] == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("sweeping", "told"),
+    [
+        ({"space": {"planning.width": [1]}}, r"has the key 'planning\.width'; expected one of planning\.beam_width, "),
+        (
+            {"space": {"planning.discount": [0.9]}},
+            r"has the key 'planning\.discount'; expected one of planning\.beam_width, ",
+        ),
+        (
+            {"space": {"trajectory_transformer.layers": [1]}},
+            r"has the key 'trajectory_transformer\.layers'; expected one of planning\.beam_width, ",
+        ),
+        (
+            {"space": {"decision_transformer.target_return": [1]}},
+            r"has the key 'decision_transformer\.target_return'; expected one of planning\.beam_width, ",
+        ),
+        (
+            {"space": {"planning.horizon": [5, 0]}},
+            r"tries 0 for planning\.horizon; expected .* greater than or equal to 1\.$",
+        ),
+        (
+            {"space": {"planning.horizon": {"low": 0, "high": 4, "integer": True}}, "search": "random"},
+            r"tries 0 for planning\.horizon; expected .* greater than or equal to 1\.$",
+        ),
+        (
+            {"space": {"planning.horizon": {"low": 1, "high": 4}}, "search": "random"},
+            r"has a range of fractions for planning\.horizon; expected whole numbers: add integer: true\.$",
+        ),
+    ],
+)
+def test_a_space_that_cannot_be_tried_is_refused_before_the_first_episode(
+    tmp_path: Path, sweeping: dict[str, Any], told: str
+) -> None:
+    experiment, run = made(tmp_path, sweep=sweeping)
+    with pytest.raises(ConfigError, match=rf"^sweep\.space {told}"):
+        sweep(experiment, run)
+    assert not run.sweep.exists()
+
+
+def test_a_setting_that_the_model_cannot_act_by_is_refused_before_the_first_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require_acting(_: object, acting: PlanningConfig, trained: TrajectoryTransformerConfig) -> None:
+        if acting.horizon > trained.window_transitions:
+            raise ConfigError("the model does not see so far")
+
+    monkeypatch.setattr(TrajectoryTransformerMethod, "require_acting", require_acting, raising=False)
+    experiment, run = made(tmp_path, sweep={"space": {"planning.horizon": [1, 5]}})
+    with pytest.raises(ConfigError, match=r"^the model does not see so far$"):
+        sweep(experiment, run)
+    assert not run.sweep.exists()
+
+
+def test_the_method_s_own_space_is_tried_where_none_is_given(tmp_path: Path) -> None:
+    experiment, _ = made(tmp_path, sweep={"space": None})
+    swept = METHODS[experiment.method].swept(experiment.settings, experiment.planning, tiny_manifest())
+    given = _with_space(experiment, swept).sweep.space
+    assert given == {"planning.beam_width": [32, 64, 128], "planning.horizon": [5, 10, 15]}
 
 
 def test_a_sweep_that_finds_no_room_says_so(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,10 +241,8 @@ def test_early_stopping_ends_some_settings_and_optuna_would_go_on_from_what_is_t
 
 def assert_a_new_search_begins_with(tried: list[Setting], experiment: Experiment, run: RunFolder) -> None:
     """Their trials read the episodes that are there, as those of a grid do."""
-    recipe = method_recipe(
-        "trajectory_transformer", experiment.environment, experiment.planning, experiment.evaluation, SPACES, run.root
-    )
-    plan = TrialPlan(recipe, experiment.sweep, run.sweep, experiment.seed, 1, experiment.evaluation)
+    recipe, swept = tiny_recipe(experiment, run.root), Swept("planning", experiment.planning)
+    plan = TrialPlan(recipe, swept, experiment.sweep, run.sweep, experiment.seed, 1, experiment.evaluation)
     space, options = _search(plan)
     options["search_alg"].set_search_properties("objective", "max", space)
     suggested = [options["search_alg"].suggest(str(number))["setting"] for number in range(len(tried) + 5)]

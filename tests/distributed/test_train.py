@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +16,22 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 
 import pipeline.data.shards
 import pipeline.distributed.train
+import pipeline.methods.training
+from pipeline.configuration import claim_folder
 from pipeline.data.config import DataConfig
-from pipeline.data.shards import Split, TokenEpisodes
+from pipeline.data.table import EpisodeTable
 from pipeline.distributed import train_worker
 from pipeline.distributed.train import plan, train
 from pipeline.distributed.train_endings import explained
-from pipeline.distributed.train_worker import make_schedule, make_task
+from pipeline.distributed.train_worker import make_training
 from pipeline.distributed.worker_resources import WorkerResources
 from pipeline.errors import CheckpointError, ClusterError, ManifestError, RunFolderError, StorageError
 from pipeline.exclusive import exclusive
 from pipeline.experiment import Experiment
+from pipeline.methods.checkpoint import load_checkpoint
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, load_checkpoint, read_info
+from pipeline.training.checkpoint import last_checkpoint, list_checkpoints, read_info
 from pipeline.training.metrics import read_metrics
 from tests.data.in_memory import write_shards
 from tests.distributed.processes import descendants, start_job, wait_for
@@ -40,7 +44,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def trained_by_two(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, RunFolder]:
     """A training by two workers, without dropout, that has finished; tests leave it as it is."""
-    experiment, run = make_run(tmp_path_factory.mktemp("two"), num_workers=2, cpus_per_worker=0.5)
+    experiment, run = make_run(tmp_path_factory.mktemp("two"), workers={"number": 2, "cpus": 0.5})
     experiment = without_dropout(experiment)
     train(experiment, run)
     return experiment, run
@@ -54,14 +58,14 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def fails_on_the_second_worker(recipe: dict[str, Any]) -> None:
     """Trains, but the second worker does not find its node's shards as they should be."""
 
-    def read_tokens(folder: Path, split: Split) -> TokenEpisodes:
+    def read_table(*of: Any, **which: Any) -> EpisodeTable:
         if ray.train.get_context().get_world_rank() == 1:
             with (Path(recipe["root"]) / "attempts").open("a") as file:
                 file.write("one\n")
             raise ManifestError("shard-00000.parquet is damaged")
-        return pipeline.data.shards.read_tokens(folder, split)
+        return pipeline.data.shards.read_table(*of, **which)
 
-    train_worker.read_tokens = read_tokens  # type: ignore[assignment]
+    pipeline.methods.training.read_table = read_table
     train_worker.train_worker(recipe)
 
 
@@ -81,8 +85,8 @@ class TestTraining:
         assert loaded.config == experiment.model_dump(mode="json")
 
     def test_workers_that_do_not_fit_are_refused_at_once(self, tmp_path: Path) -> None:
-        experiment, run = make_run(tmp_path, cpus_per_worker=64)
-        with pytest.raises(ClusterError, match=r"needs 64 CPUs, but this machine has \d+; .*training\.cpus_per_worker"):
+        experiment, run = make_run(tmp_path, workers={"cpus": 64})
+        with pytest.raises(ClusterError, match=r"needs 64 CPUs, but this machine has \d+; .*workers\.cpus"):
             train(experiment, run)
 
     @pytest.mark.slow
@@ -93,8 +97,8 @@ class TestTraining:
         monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
         monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
         monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
-        experiment, run = make_run(tmp_path, cpus_per_worker=64, start_timeout_s=1.5)
-        told = r"no room for 1 worker of 64 CPUs, 0 GPUs within .*start_timeout_s, 1.5 s; .*"
+        experiment, run = make_run(tmp_path, workers={"cpus": 64, "start_timeout_s": 1.5})
+        told = r"no room for 1 worker of 64 CPUs, 0 GPUs within workers\.start_timeout_s, 1.5 s; .*"
         with pytest.raises(ClusterError, match=told + r"The cluster has 1 node with 2 CPUs and 0 GPUs, of which 2"):
             train(experiment, run)
         output = capsys.readouterr()
@@ -118,7 +122,7 @@ class TestTraining:
                 os.kill(os.getpid(), signal.SIGINT)
 
         monkeypatch.setattr(Progress, "wait", wait)
-        experiment, run = make_run(tmp_path, cpus_per_worker=64, num_workers=(1, 2))
+        experiment, run = make_run(tmp_path, workers={"cpus": 64, "number": (1, 2)})
         with pytest.raises(KeyboardInterrupt):
             train(experiment, run)
         assert waits[0].startswith("the first steps of 1")
@@ -144,7 +148,7 @@ class TestTraining:
 
     @pytest.mark.slow
     def test_a_streamed_training_finishes(self, tmp_path: Path, capsys: Any) -> None:
-        experiment, run = make_run(tmp_path, resident_gib=1e-9, cpus_per_worker=None)
+        experiment, run = make_run(tmp_path, workers={"cpus": None}, resident_gib=1e-9)
         train(experiment, run)
         assert "streamed through Ray Data, above training.resident_gib" in capsys.readouterr().out
         lines = read_metrics(run.metrics)
@@ -156,7 +160,7 @@ class TestTraining:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
     ) -> None:
         """Worker 0 waits for it in a collective; Ray Train is not to try it again."""
-        experiment, run = make_run(tmp_path, num_workers=2, cpus_per_worker=0.5)
+        experiment, run = make_run(tmp_path, workers={"number": 2, "cpus": 0.5})
         monkeypatch.setattr(pipeline.distributed.train, "train_worker", fails_on_the_second_worker)
         with pytest.raises(ManifestError, match=r"^shard-00000\.parquet is damaged$"):
             train(experiment, run)
@@ -172,9 +176,7 @@ class TestLostWorkers:
         failed = WorkerGroupError("a long story", {0: beside, 1: lost})
         error = explained(failed, WorkerResources(2, 1.0, 0.0), 3, Path("checkpoints/step-000000040"))
         assert isinstance(error, ClusterError)
-        expected = (
-            "lost its workers 4 times; expected at most training.max_failures, 3. The last time: The actor died. "
-        )
+        expected = "lost its workers 4 times; expected at most workers.max_failures, 3. The last time: The actor died. "
         assert expected + "Run the same command again: it continues from step-000000040." in str(error)
 
     def test_workers_that_hang_are_told_as_lost(self) -> None:
@@ -191,9 +193,9 @@ class TestLostWorkers:
 
 class TestPlan:
     def test_it_says_what_an_epoch_is_and_who_trains(self, tmp_path: Path) -> None:
-        task = make_task(*make_run(tmp_path, num_workers=[1, 2]))
-        first, second = plan(task, make_schedule(task), WorkerResources((1, 2), 1.0, 0.5))
-        steps = -(-(task.manifest.totals.steps - task.manifest.totals.validation_steps) // 16)
+        training = make_training(*make_run(tmp_path, workers={"number": [1, 2]}))
+        first, second = plan(training, WorkerResources((1, 2), 1.0, 0.5))
+        steps = -(-(training.manifest.totals.steps - training.manifest.totals.validation_steps) // 16)
         assert (
             first
             == f"2 epochs of {steps} steps, {steps * 16 * 19:,} tokens each · 1 to 2 workers of 1 CPUs, 0.5 GPUs each"
@@ -201,9 +203,17 @@ class TestPlan:
         assert second.endswith("GiB of tokens: resident in every worker, within training.resident_gib 4")
 
     def test_it_says_that_windows_are_streamed(self, tmp_path: Path) -> None:
-        task = make_task(*make_run(tmp_path, resident_gib=1e-9))
-        _, second = plan(task, make_schedule(task), WorkerResources(1, 1.0, 0.0))
+        training = make_training(*make_run(tmp_path, resident_gib=1e-9))
+        _, second = plan(training, WorkerResources(1, 1.0, 0.0))
         assert second.endswith("GiB of tokens: streamed through Ray Data, above training.resident_gib 1e-09")
+
+    def test_it_says_that_actions_without_bounds_are_predicted_as_they_come(self, tmp_path: Path) -> None:
+        """Of a method that predicts actions; the shards' spaces name no bounds."""
+        experiment, run = make_run(tmp_path)
+        cloning = experiment.model_copy(update={"method": "behaviour_cloning"})
+        rows = plan(make_training(cloning, run), WorkerResources(1, 1.0, 0.0))
+        assert "GiB of observations, actions: resident" in rows[1]
+        assert rows[2].startswith("the data names no bounds of actions")
 
 
 class TestWhatIsRefusedBeforeTheFirstStep:
@@ -217,6 +227,23 @@ class TestWhatIsRefusedBeforeTheFirstStep:
         trained_without_ray(experiment, run)
         with pytest.raises(RunFolderError, match=r"training\.learning_rate: was 0\.0006, is 0\.001"):
             train(make_run(tmp_path, learning_rate=1e-3)[0], run)
+
+    def test_checkpoints_of_another_method(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        claim_folder(run.checkpoints, {"seed": 0, "method": "decision_transformer"}, "checkpoints")
+        told = "holds checkpoints of the method decision_transformer; expected those of trajectory_transformer: a run"
+        with pytest.raises(RunFolderError, match=rf"{told} has one method\. Choose another --name\.$"):
+            train(experiment, run)
+
+    def test_shards_without_what_the_method_reads(self, tmp_path: Path) -> None:
+        experiment, run = make_run(tmp_path)
+        shutil.rmtree(run.shards)
+        write_shards(run.shards, make_episodes(), DataConfig(num_bins=10, store="values"))
+        with pytest.raises(
+            ManifestError, match=r"observations and actions and rewards of each step, but no tokens; exp"
+        ):
+            train(experiment, run)
+        assert not run.checkpoints.exists()
 
     def test_another_order_of_the_windows(self, tmp_path: Path) -> None:
         """The setting may change as long as what it decides stays the same."""

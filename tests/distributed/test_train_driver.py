@@ -24,16 +24,16 @@ from pipeline.distributed.train import train
 from pipeline.distributed.train_worker import stop_request, train_worker
 from pipeline.errors import RunFolderError, StorageError
 from pipeline.experiment import Experiment
+from pipeline.methods.checkpoint import load_checkpoint, load_initial_weights
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import last_checkpoint, load_checkpoint
+from pipeline.training.checkpoint import last_checkpoint
 from pipeline.training.display import Display
 from pipeline.training.metrics import read_metrics
-from pipeline.training.resume import load_initial_weights
 from tests.data.in_memory import write_shards
 from tests.distributed.training_runs import make_run
 from tests.models.test_import_checkpoint import public_state
-from tests.training.tasks import make_episodes, make_loop, make_task
+from tests.training.tasks import make_episodes, make_task
 
 WAIT_S = 60.0
 
@@ -286,7 +286,7 @@ class TestWhatTheWorkersGet:
     ) -> None:
         """Ray Train chooses nccl where there are GPUs, and nccl refuses two workers on one."""
         monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}}])
-        train(*make_run(tmp_path, num_workers=2, gpus_per_worker=gpus, cpus_per_worker=None))
+        train(*make_run(tmp_path, workers={"number": 2, "gpus": gpus, "cpus": None}))
         assert trainer.made["torch_config"].backend == backend
         assert trainer.made["scaling_config"].use_gpu is (gpus > 0)
 
@@ -314,8 +314,9 @@ class TestWhatTheWorkersGet:
             "public/state_49.pt",
             "tokens",
         )
-        initial = make_loop(make_task(tmp_path / "task"))[0]._step.model
-        load_initial_weights(initial, str(tmp_path / "here" / "public" / "state_49.pt"))
+        training, source = make_task(tmp_path / "task"), str(tmp_path / "here" / "public" / "state_49.pt")
+        initial = training.make_model()
+        load_initial_weights(initial, training.method, training.settings, training.manifest, source)
         # At that learning rate they stay what they were.
         for ours, public in zip(loaded.model.parameters(), initial.parameters(), strict=True):
             assert torch.allclose(ours, public, atol=1e-7)
@@ -323,9 +324,9 @@ class TestWhatTheWorkersGet:
 
 def write_public_weights(path: Path, folder: Path) -> None:
     """For the model of the runs here, by the names of the public code."""
-    task = make_task(folder / "task")
+    training = make_task(folder / "task")
     path.parent.mkdir(parents=True)
-    torch.save(public_state(task.model, task.manifest.layout), path)
+    torch.save(public_state(training.settings, training.manifest.layout), path)
 
 
 def test_an_epoch_that_is_not_reported_is_work_to_do(

@@ -159,8 +159,7 @@ def test_a_training_moves_from_node_to_node_and_nothing_of_it_is_lost(cluster: C
 def test_elastic_training_shrinks_with_the_cluster_and_grows_again(cluster: Cluster, tmp_path: Path) -> None:
     experiment, run = make_run(
         tmp_path,
-        num_workers=[1, 2],
-        resize_interval_s=1.0,
+        workers={"number": [1, 2], "resize_interval_s": 1.0},
         epoch_windows=512 * 100_000,
         batch_size=512,
         learning_rate=1e-4,

@@ -9,10 +9,9 @@ import pytest
 from pipeline.distributed import trials
 from pipeline.distributed.trials import SettingTrial, TrialPlan
 from pipeline.errors import EnvironmentSetupError
-from pipeline.evaluation.methods import method_recipe
+from pipeline.methods.swept import Swept
 from pipeline.run_folder import RunFolder
-from tests.evaluation.counting import SPACES
-from tests.evaluation.tiny_run import tiny_experiment, write_tiny_checkpoint
+from tests.evaluation.tiny_run import tiny_experiment, tiny_recipe, write_tiny_checkpoint
 from tests.reporting.made_run import result
 
 
@@ -21,9 +20,8 @@ def trial(tmp_path: Path) -> SettingTrial:
     """A trial of one episode, outside of Tune."""
     experiment = tiny_experiment(tmp_path, sweep={"episodes": 1})
     checkpoint = write_tiny_checkpoint(RunFolder(tmp_path / "tiny"), experiment)
-    parts = experiment.environment, experiment.planning, experiment.evaluation
-    recipe = method_recipe("trajectory_transformer", *parts, SPACES, checkpoint)
-    plan = TrialPlan(recipe, experiment.sweep, tmp_path / "sweep", 0, 1, experiment.evaluation)
+    recipe, swept = tiny_recipe(experiment, checkpoint), Swept("planning", experiment.planning)
+    plan = TrialPlan(recipe, swept, experiment.sweep, tmp_path / "sweep", 0, 1, experiment.evaluation)
     made = SettingTrial.__new__(SettingTrial)
     made.setup({"setting": {"planning.beam_width": 2}}, plan)
     return made
