@@ -1,7 +1,8 @@
-"""The paper's table from several runs: data sets down, methods across.
+"""The paper's table from several runs: data sets down, rows of their tables across.
 
-Runs of one data set that differ in nothing but their seed are trainings of one setting; they are averaged, with an
-interval that covers trainings and episodes. Runs that differ in more get columns of their own, named by the difference.
+Runs of one data set and method that differ in nothing but their seed are trainings of one setting; they are averaged,
+with an interval that covers trainings and episodes. Runs of one method that differ in more get columns of their own,
+named by the difference. The random policy has nothing of a method: of runs with one seed its episodes count once.
 How the table is written down is not decided here (`pipeline.reporting.markup`).
 """
 
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from pipeline.acting import RANDOM
 from pipeline.collection.config import CollectConfig
-from pipeline.configuration import Config
+from pipeline.configuration import Config, claimed_identity
 from pipeline.data.config import DataConfig
 from pipeline.data.manifest import Manifest
 from pipeline.environments import EnvironmentConfig
@@ -22,7 +24,8 @@ from pipeline.errors import RunFolderError
 from pipeline.evaluation.scores import ScoreReference
 from pipeline.evaluation.summary import across_trainings, summarize
 from pipeline.findings import findings
-from pipeline.models.config import ModelConfig
+from pipeline.methods.checkpoint import settings_of
+from pipeline.methods.registry import METHODS
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
 from pipeline.reporting.methods import label, ordered
@@ -32,12 +35,11 @@ from pipeline.training.config import TrainingConfig
 
 
 class ComparedSettings(Config):
-    """What two runs of one environment may differ in: the sections of an experiment that decide its results."""
+    """What two runs of one environment may differ in beside the method's own settings."""
 
     environment: EnvironmentConfig
     collect: CollectConfig
     data: DataConfig
-    model: ModelConfig
     training: TrainingConfig
     planning: PlanningConfig
 
@@ -50,15 +52,17 @@ class ComparedRun:
         name: Of its folder.
         environment: Gymnasium id.
         data_set: Names of its sources.
-        settings: Every setting that decides its results, the seed apart, by dotted name.
+        method: That was trained.
+        settings: Every setting that decides its results, seed and method apart, by dotted name.
         seed: Root seed of its training.
         reference: What its normalised scores refer to, None for none.
-        episodes: Of each method, in the order of the summary; failed ones left out.
+        episodes: Of each row, in the order of the summary; failed ones left out.
     """
 
     name: str
     environment: str
     data_set: str
+    method: str
     settings: dict[str, Any]
     seed: int
     reference: ScoreReference | None
@@ -67,7 +71,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean of one method on one data set.
+    """Mean of one row of a table on one data set.
 
     Attributes:
         mean: Normalised score, or return where the row has no reference.
@@ -103,7 +107,7 @@ class Comparison:
     """The table.
 
     Attributes:
-        columns: Methods, and what distinguishes their settings.
+        columns: Rows of the runs' tables, and what distinguishes their settings.
         rows: Data sets in alphabetical order.
     """
 
@@ -139,6 +143,7 @@ def read_run(run: RunFolder) -> ComparedRun:
         name=run.root.name,
         environment=summary["environment"],
         data_set=" + ".join(source.name for source in manifest.sources),
+        method=str(config.get("method")),
         settings=_settings(run, config, manifest),
         seed=config["seed"],
         reference=reference and ScoreReference(reference["name"], reference["random"], reference["expert"]),
@@ -150,12 +155,30 @@ def _settings(run: RunFolder, config: Mapping[str, Any], manifest: Manifest) -> 
     given = {name: config[name] for name in ComparedSettings.model_fields if name in config}
     try:
         settings = ComparedSettings.model_validate(given)
+        method = METHODS[config["method"]]
+        own = settings_of(method, dict(config)).identity()
+    except KeyError as error:
+        raise RunFolderError(
+            f"{run.config} names no method of this version; expected a configuration that the jobs wrote. Run its "
+            "evaluation again with this version."
+        ) from error
     except ValidationError as error:
         raise RunFolderError(
             f"{run.config} is not a configuration of this version; expected one that the jobs wrote: "
             f"{findings(error, given)} Run its evaluation again with this version."
         ) from error
-    return _flat({**settings.identity(), **_data_settings(settings, manifest)})
+    identity = settings.identity()
+    if not method.settings.plans:
+        del identity["planning"]  # which only beam search reads
+    own |= {"acting": _acting(run)}
+    return _flat({**identity, method.name: own, **_data_settings(settings, manifest)})
+
+
+def _acting(run: RunFolder) -> dict[str, Any]:
+    """Returns how rows that are asked for a return act, that return apart, which is in their names."""
+    claims = [claimed_identity(folder) or {} for folder in sorted(run.evaluation.glob("*/"))]
+    asked = [claim["acting"] for claim in claims if "target_return" in claim.get("acting", {})]
+    return {name: value for name, value in asked[0].items() if name != "target_return"} if asked else {}
 
 
 def _data_settings(settings: ComparedSettings, manifest: Manifest) -> dict[str, Any]:
@@ -165,10 +188,10 @@ def _data_settings(settings: ComparedSettings, manifest: Manifest) -> dict[str, 
     """
     data = settings.data
     if not data.sources:
-        return {"data": data.treatment()}
+        return {"data": data.preparation()}
     taken = [source.model_dump(include={"share", "max_steps"}) for source in data.sources]
     content = " + ".join(source.fingerprint[:8] for source in manifest.sources)
-    return {"data": {**data.treatment(), "sources": taken, "content": content}, "collect": {}}
+    return {"data": {**data.preparation(), "sources": taken, "content": content}, "collect": {}}
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -192,15 +215,15 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
         groups[run.environment, run.data_set].append(run)
     rows = tuple(_row(groups[key]) for key in sorted(groups))
     columns = {column for row in rows for column in row.cells}
-    methods = [label(method) for method in ordered({method for run in runs for method in run.episodes})]
-    by_method = sorted(columns, key=lambda column: (methods.index(column.partition(" (")[0]), column))
-    return Comparison(tuple(by_method), rows)
+    names = [label(name) for name in ordered({name for run in runs for name in run.episodes})]
+    by_name = sorted(columns, key=lambda column: (names.index(column.partition(" (")[0]), column))
+    return Comparison(tuple(by_name), rows)
 
 
 def _require_different_trainings(runs: Sequence[ComparedRun]) -> None:
     first: dict[str, ComparedRun] = {}
     for run in runs:
-        training = repr((run.environment, run.data_set, sorted(run.settings.items()), run.seed))
+        training = repr((run.environment, run.data_set, run.method, sorted(run.settings.items()), run.seed))
         other = first.setdefault(training, run)
         if other is not run:
             raise RunFolderError(
@@ -213,21 +236,38 @@ def _require_different_trainings(runs: Sequence[ComparedRun]) -> None:
 def _row(runs: list[ComparedRun]) -> ComparisonRow:
     references = {run.reference for run in runs}
     reference = references.pop() if len(references) == 1 else None
-    groups: dict[str, list[list[EpisodeResult]]] = defaultdict(list)
-    for run in runs:
-        for method, episodes in run.episodes.items():
-            groups[_column(method, run, runs)].append(episodes)
-    cells = _with_best({column: _cell(column, group, reference) for column, group in groups.items()})
+    groups: dict[str, dict[int, list[EpisodeResult]]] = defaultdict(dict)
+    for number, run in enumerate(runs):
+        for name, episodes in run.episodes.items():
+            group, training = groups[_column(name, run, runs)], run.seed if name == RANDOM else number
+            group[training] = max(group.get(training, []), episodes, key=len)
+    cells = _with_best({column: _cell(column, list(group.values()), reference) for column, group in groups.items()})
     unit = f"score ({reference.name})" if reference else "return"
     return ComparisonRow(runs[0].environment, runs[0].data_set, unit, len(runs), cells)
 
 
-def _column(method: str, run: ComparedRun, runs: list[ComparedRun]) -> str:
-    """Returns the method's name, with the settings in which this run differs from others of its data set."""
-    names = sorted({name for other in runs for name in other.settings})
-    differing = [name for name in names if len({repr(other.settings.get(name)) for other in runs}) > 1]
-    words = ", ".join(f"{name} {run.settings.get(name)}" for name in differing)
-    return f"{label(method)} ({words})" if words else label(method)
+def _column(name: str, run: ComparedRun, runs: list[ComparedRun]) -> str:
+    """Returns the row's name, with the settings in which this run differs from others of its data set and method.
+
+    Of the random policy that is the environment, in the runs of all methods: it depends on nothing else.
+    """
+    if name == RANDOM:
+        differing = _differing(runs, ("environment.",))
+    else:
+        same = [other for other in runs if other.method == run.method]
+        # What the data and the environment are must be the same for all methods of one row, or be said.
+        differing = sorted({*_differing(runs, _OF_ALL_METHODS), *_differing(same, ("",))})
+    words = ", ".join(f"{setting} {run.settings.get(setting)}" for setting in differing)
+    return f"{label(name)} ({words})" if words else label(name)
+
+
+_OF_ALL_METHODS = ("environment.", "collect.", "data.")
+
+
+def _differing(runs: Sequence[ComparedRun], sections: tuple[str, ...]) -> list[str]:
+    """Returns the settings of some sections that are not the same in all runs."""
+    named = sorted({setting for run in runs for setting in run.settings if setting.startswith(sections)})
+    return [setting for setting in named if len({repr(run.settings.get(setting)) for run in runs}) > 1]
 
 
 def _cell(column: str, groups: list[list[EpisodeResult]], reference: ScoreReference | None) -> Cell:

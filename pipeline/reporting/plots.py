@@ -13,7 +13,6 @@ from pipeline.records import EpisodeResult
 from pipeline.reporting.figures import INK, Drawing, canvas, drawing, styled
 from pipeline.reporting.methods import DATA, colours, label
 from pipeline.reporting.table import ResultRow
-from pipeline.tokens.layout import TOKEN_KINDS
 
 TRAIN, VALIDATION = "#a9b1bb", "#3f6fd8"
 
@@ -50,35 +49,53 @@ def returns_by_source(sources: Sequence[ReturnStatistics], rows: Sequence[Result
 
 
 @styled
-def loss_by_kind(steps: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> Drawing:
-    """Cross-entropy of each token kind over the tokens seen, training and validation."""
-    figure, axes = canvas(3.7, rows=2, columns=2, share_x=True)
-    for ax, kind in zip(axes, TOKEN_KINDS, strict=True):
-        _curve(ax, steps, f"loss_{kind}", TRAIN, "training")
-        _curve(ax, epochs, f"validation_loss_{kind}", VALIDATION, "validation")
-        ax.set_title(kind)
-    for ax in axes[2:]:
+def measures_by_name(steps: list[dict[str, Any]], epochs: list[dict[str, Any]], word: str, unit: str) -> Drawing:
+    """The measures that begin with a word over the tokens seen, training and validation, a panel for each.
+
+    Args:
+        steps: Lines of metrics of that kind.
+        epochs: Lines of metrics of that kind.
+        word: Such as `loss`, of which there must be some (`measured_parts`).
+        unit: Of the measures.
+    """
+    parts = measured_parts([*steps, *epochs], word)
+    lines = math.ceil(len(parts) / 2)
+    figure, axes = canvas(0.3 + 1.7 * lines, rows=lines, columns=min(2, len(parts)), share_x=True)
+    for ax, part in zip(axes, parts, strict=False):
+        _curve(ax, steps, f"{word}_{part}", TRAIN, "training")
+        _curve(ax, epochs, f"validation_{word}_{part}", VALIDATION, "validation")
+        ax.set_title(part.replace("_", " "))
+    for ax in axes[max(0, len(parts) - 2) : len(parts)]:
         ax.set_xlabel("tokens seen (millions)")
+        ax.tick_params(labelbottom=True)  # also where the panel below is none
     for ax in axes[::2]:
-        ax.set_ylabel("nats per token")
+        ax.set_ylabel(unit)
+    for ax in axes[len(parts) :]:
+        ax.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2)
     return drawing(
         figure,
-        "Loss by token kind",
-        "Four panels: cross-entropy of observation, action, reward and value tokens, training and validation.",
-        "Unweighted cross-entropy. Training is measured with dropout on, validation with dropout off.",
+        f"{word.capitalize()} by kind",
+        f"One panel each, training and validation: {word} of {', '.join(parts)}.",
+        "Unweighted. Training is measured with dropout on, validation with dropout off.",
     )
 
 
+def measured_parts(lines: Sequence[dict[str, Any]], word: str) -> list[str]:
+    """Returns of what the lines have a measure that begins with a word, such as `action` of `loss_action`."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    return [name.removeprefix(f"{word}_") for name in names if name.startswith(f"{word}_")]
+
+
 @styled
-def total_loss(steps: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> Drawing:
-    """The weighted loss that is minimised, over the tokens seen."""
+def total_loss(steps: list[dict[str, Any]], epochs: list[dict[str, Any]], unit: str) -> Drawing:
+    """The loss that is minimised, in its `unit`, over the tokens seen."""
     figure, (ax,) = canvas(2.6)
     _curve(ax, steps, "loss", TRAIN, "training")
     _curve(ax, epochs, "validation_loss", VALIDATION, "validation")
     ax.set_xlabel("tokens seen (millions)")
-    ax.set_ylabel("weighted nats per token")
+    ax.set_ylabel(unit)
     ax.legend(loc="upper right")
     finite = [line["validation_loss"] for line in epochs if line.get("validation_loss") is not None]
     last = f" The last validation loss is {finite[-1]:.3f}." if finite else ""
@@ -128,7 +145,7 @@ def _spread(values: NDArray[np.float64], height: float = 0.28) -> NDArray[np.flo
 
 @styled
 def decision_times(episodes: Mapping[str, Sequence[EpisodeResult]], methods: Sequence[str]) -> Drawing:
-    """Median and 99th percentile of the decision time, over the episodes of each method, on a logarithmic axis."""
+    """Median and 99th percentile of the decision time, over the episodes of each row, on a logarithmic axis."""
     palette = colours(methods)
     figure, (ax,) = canvas(0.8 + 0.45 * len(methods))
     words = []

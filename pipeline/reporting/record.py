@@ -16,10 +16,11 @@ from pipeline.data.storage import Folder, Location
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.subject import model_sums
 from pipeline.evaluation.summary import read_summary
+from pipeline.methods.checkpoint import LoadedCheckpoint, load_checkpoint
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import ResultRow, result_rows
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import INFO, LoadedCheckpoint, best_checkpoint, list_checkpoints, load_checkpoint
+from pipeline.training.checkpoint import INFO, best_checkpoint, list_checkpoints
 from pipeline.training.metrics import read_metrics
 
 
@@ -45,6 +46,11 @@ class RunRecord:
         """The effective configuration."""
         return yaml.safe_load(self.run.config.read_text()) if self.run.config.exists() else None
 
+    @property
+    def method(self) -> str:
+        """What is trained, as far as the configuration says it."""
+        return str((self.config or {}).get("method", ""))
+
     @cached_property
     def summary(self) -> dict[str, Any] | None:
         """The table for programs."""
@@ -57,17 +63,17 @@ class RunRecord:
 
     @property
     def shards(self) -> Location:
-        """Where the token shards lie: in the run's folder unless `data.output` says otherwise."""
+        """Where the shards lie: in the run's folder unless `data.output` says otherwise."""
         return self.run.shards_at(self.config["data"]["output"] if self.config else None)
 
     @property
     def has_shards(self) -> bool:
-        """Whether finished token shards are there."""
+        """Whether finished shards are there."""
         return Folder(self.shards).exists(MANIFEST_NAME)
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """Of the token shards; of the checkpoint where a run only evaluates another run's model."""
+        """Of the shards; of the checkpoint where a run only evaluates another run's model."""
         if self.has_shards:
             return read_manifest(self.shards)
         return self.checkpoint.manifest if self.checkpoint else None
@@ -101,6 +107,13 @@ class RunRecord:
         """The checksums of the model whose episodes are there (`model_sums`)."""
         claims = [claimed_identity(self.run.episodes(method)) or {} for method in self.episodes]
         return next((claim["model"] for claim in claims if "model" in claim), None)
+
+    @cached_property
+    def targets(self) -> dict[str, float]:
+        """The return that each row is asked for, of those that are asked for one."""
+        claims = {row.method: claimed_identity(self.run.episodes(row.method)) or {} for row in self.rows}
+        acting = {name: claim.get("acting", {}) for name, claim in claims.items()}
+        return {name: asked["target_return"] for name, asked in acting.items() if "target_return" in asked}
 
     @cached_property
     def episodes(self) -> dict[str, list[EpisodeResult]]:

@@ -1,10 +1,11 @@
 """Writes a run's report: one HTML file that holds everything and opens offline."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.configuration import write_text_atomically
 from pipeline.errors import RunFolderError
-from pipeline.reporting.page import render
+from pipeline.reporting.page import Section, render
 from pipeline.reporting.record import RunRecord
 from pipeline.reporting.sections import (
     configuration_section,
@@ -13,17 +14,19 @@ from pipeline.reporting.sections import (
     provenance_section,
     result_section,
     sweep_section,
+    target_section,
     training_section,
     video_section,
 )
 from pipeline.reporting.sections_model import attention_section, plan_section
 from pipeline.run_folder import RunFolder
 
-SECTIONS = (
+SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
     result_section,
     data_section,
     training_section,
     evaluation_section,
+    target_section,
     plan_section,
     attention_section,
     sweep_section,
@@ -49,7 +52,8 @@ def write_report(run: RunFolder) -> Path:
         )
     record = RunRecord(run)
     environment = (record.config or {}).get("environment", {}).get("id", "")
-    write_text_atomically(run.report, render(run.root.name, environment, [section(record) for section in SECTIONS]))
+    sections = [section for section in (make(record) for make in SECTIONS) if section is not None]
+    write_text_atomically(run.report, render(run.root.name, environment, sections))
     return run.report
 
 

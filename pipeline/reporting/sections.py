@@ -6,20 +6,25 @@ A missing input gives a section that says so; a broken one raises the error of t
 import math
 from collections import Counter
 
+import numpy as np
+
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.sweep import TABLE, SweepRow, read_table
+from pipeline.methods.registry import METHODS
 from pipeline.provenance import commit, hardware, versions
 from pipeline.reporting.methods import colours, label
 from pipeline.reporting.page import Grid, Section
 from pipeline.reporting.plots import (
     decision_times,
-    loss_by_kind,
+    measured_parts,
+    measures_by_name,
     predicted_returns,
     returns_by_method,
     returns_by_source,
     total_loss,
 )
 from pipeline.reporting.plots_sweep import heat_map_settings, pareto_plot, return_heat_map, time_heat_map
+from pipeline.reporting.plots_targets import asked_and_achieved
 from pipeline.reporting.record import RunRecord
 from pipeline.reporting.table import NOTHING, decimals, interval_text, result_cells, score_note
 
@@ -48,7 +53,7 @@ def data_section(record: RunRecord) -> Section:
     """Returns, lengths and endings of the data by source; its dimensions behind a heading."""
     manifest = record.manifest
     if manifest is None:
-        return Section("Data", missing="No token shards yet; this makes it:", code=record.command("prepare"))
+        return Section("Data", missing="No shards yet; this makes it:", code=record.command("prepare"))
     returns = manifest.statistics.returns
     header = ("Source", "Episodes", "Steps", "Mean return", "Deviation", "Min", "Median", "Max", "Mean length")
     cells = [
@@ -95,7 +100,11 @@ def training_section(record: RunRecord) -> Section:
     text = f"{last['step']:,} optimizer steps over {last['tokens'] / 1e6:,.1f} million tokens."
     if record.checkpoint:
         text += f" The checkpoint of step {record.checkpoint.info.step:,} is the one that is evaluated."
-    return Section("Training", text=text, drawings=[total_loss(steps, epochs), loss_by_kind(steps, epochs)])
+    unit = METHODS[record.method].loss if record.method in METHODS else "loss"
+    drawings = [total_loss(steps, epochs, unit)]
+    if measured_parts(record.metrics, "loss"):
+        drawings.append(measures_by_name(steps, epochs, "loss", unit.removeprefix("weighted ")))
+    return Section("Training", text=text, drawings=drawings)
 
 
 def evaluation_section(record: RunRecord) -> Section:
@@ -113,6 +122,24 @@ def evaluation_section(record: RunRecord) -> Section:
     text = f"Episodes that failed in the environment: {len(failed)}; started again after a lost actor: {lost}."
     errors = "\n".join(f"{result.method} episode {result.episode}: {result.error}" for result in failed)
     return Section("Evaluation", text=text, drawings=drawings, folded=[("Failed episodes", errors)] if failed else [])
+
+
+def target_section(record: RunRecord) -> Section | None:
+    """What was achieved for each return asked for; None for a method that is asked for none."""
+    asked = {record.targets[row.method]: row for row in record.rows if row.method in record.targets}
+    if not asked or record.manifest is None:
+        return None
+    targets = sorted(asked)
+    low, high = record.manifest.statistics.lowest_return, record.manifest.statistics.best_return
+    range_of_data = ", ".join(f"{target:.4g}" for target in np.linspace(low, high, 6))
+    return Section(
+        "Returns asked for",
+        text="What episodes get against what they are asked for. More points, over the range of the data:",
+        drawings=[
+            asked_and_achieved(targets, [asked[target] for target in targets], record.manifest.statistics.returns)
+        ],
+        code=f"{record.command('evaluate')} --decision_transformer.target_returns '[{range_of_data}]'",
+    )
 
 
 def sweep_section(record: RunRecord) -> Section:
@@ -154,7 +181,7 @@ def video_section(record: RunRecord) -> Section:
     films = [(method, path) for method in record.episodes for path in sorted(record.run.videos(method).glob("*.mp4"))]
     if not films:
         command = f"{record.command('evaluate')} --evaluation.videos 2"
-        return Section("Videos", missing="No videos; this films two episodes of each planning method:", code=command)
+        return Section("Videos", missing="No videos; this films two episodes of each row with a model:", code=command)
     media = [(f"{label(method)}, {path.stem}", path.relative_to(record.run.root).as_posix()) for method, path in films]
     return Section("Videos", media=media)
 

@@ -1,15 +1,13 @@
-"""The sections of the report that run the model: one plan put to the test, and attention maps."""
+"""The sections of the report that look into the Trajectory Transformer: one plan put to the test, attention maps."""
 
 from itertools import pairwise
 
-from pipeline.data.shards import read_tokens
-from pipeline.environments import EnvironmentConfig, make_environment
-from pipeline.errors import PipelineError
-from pipeline.planning.config import PlanningConfig
-from pipeline.planning.policies import PlannerPolicy
+from pipeline.data.shards import read_table
+from pipeline.data.table import TOKENS
+from pipeline.evaluation.plan_trace import NAME, read_trace
 from pipeline.reporting.attention import attention_plot, attention_weights
 from pipeline.reporting.page import Section
-from pipeline.reporting.plan import plan_plot, trace_plan, warm_up_steps
+from pipeline.reporting.plan import plan_plot
 from pipeline.reporting.record import RunRecord
 from pipeline.tokens.discretizer import Tokens
 
@@ -19,41 +17,32 @@ ATTENTION_TRANSITIONS = 6
 """Transitions of the window whose attention is drawn: more would be too fine to see."""
 
 
-def plan_section(record: RunRecord) -> Section:
-    """One plan of the first evaluation episode that ended, against its execution."""
-    ended = [episode for episode in record.episodes.get(PLANNER, []) if not episode.error]
-    if ended and record.checkpoint_is_gone:
-        return Section("Plan", missing=GONE)
-    if not ended or record.checkpoint is None or record.config is None:
+def plan_section(record: RunRecord) -> Section | None:
+    """One plan of the first evaluation episode, against its execution; None for a method without plans."""
+    if record.method != PLANNER:
+        return None
+    path = record.run.episodes(PLANNER) / NAME
+    if not path.exists() or record.manifest is None:
         return Section(
             "Plan", missing="No episodes of the planner yet; this makes it:", code=record.command("evaluate")
         )
-    manifest, seed = record.checkpoint.manifest, ended[0].seed
-    planning = PlanningConfig.model_validate(record.config["planning"])
-    policy = PlannerPolicy(record.checkpoint.model, manifest.discretizer, planning, num_slots=1)
-    environment = make_environment(EnvironmentConfig.model_validate(record.config["environment"]))
-    warm_up = warm_up_steps(planning.context_transitions, planning.plan_every)
-    try:
-        trace = trace_plan(policy, environment, manifest.spaces, manifest.discretizer, seed, warm_up)
-    except PipelineError as error:
-        return Section("Plan", missing=f"The episode of seed {seed} could not be played again: {error}")
-    finally:
-        environment.close()
-    if trace is None:
-        return Section("Plan", missing=f"The episode of seed {seed} ended within the first {warm_up} steps.")
-    dimensions = manifest.statistics.dimensions
-    names = manifest.layout.observation_names
+    trace = read_trace(path)
+    if isinstance(trace, str):
+        return Section("Plan", missing=trace)
+    dimensions, names = record.manifest.statistics.dimensions, record.manifest.layout.observation_names
     deviations = [*(dimension.deviation for dimension in dimensions[: len(names)]), dimensions[-2].deviation]
     text = (
-        f"The plan at step {trace.step} of evaluation episode {ended[0].episode}, executed to its end without planning "
-        f"again. Its {len(trace.actual_rewards)} steps earned {trace.actual_rewards.sum():.4g}; it predicted "
+        f"The plan at step {trace.step} of the first evaluation episode, executed to its end without planning again. "
+        f"Its {len(trace.actual_rewards)} steps earned {trace.actual_rewards.sum():.4g}; it predicted "
         f"{trace.predicted_rewards[: len(trace.actual_rewards)].sum():.4g}."
     )
     return Section("Plan", text=text, drawings=[plan_plot(trace, names, deviations)])
 
 
-def attention_section(record: RunRecord) -> Section:
-    """Attention of the first and the third layer on one held-out window."""
+def attention_section(record: RunRecord) -> Section | None:
+    """Attention of the first and the third layer on one held-out window; None for another method."""
+    if record.method != PLANNER:
+        return None
     if record.checkpoint_is_gone:
         return Section("Attention", missing=GONE)
     if record.checkpoint is None or not record.has_shards:
@@ -76,8 +65,9 @@ def attention_section(record: RunRecord) -> Section:
 
 def _held_out_window(record: RunRecord, transitions: int) -> Tokens | None:
     """Returns the first (transitions, D) tokens of the first held-out episode that has as many, None without one."""
-    episodes = read_tokens(record.shards, "validation")
+    episodes = read_table(record.shards, "validation", [TOKENS])
     for start, end in pairwise(episodes.offsets):
         if end - start >= transitions:
-            return episodes.tokens[start : start + transitions]
+            tokens: Tokens = episodes[TOKENS][start : start + transitions]
+            return tokens
     return None

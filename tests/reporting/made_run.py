@@ -10,18 +10,19 @@ import yaml
 
 from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest, SourceRecord, Totals, write_manifest
+from pipeline.data.returns import RewardTreatment
 from pipeline.data.shards import ShardSettings, write_shard
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics import DimensionStatistics, ReturnStatistics, Statistics
 from pipeline.data.storage import Folder
 from pipeline.evaluation.config import SweepConfig
+from pipeline.evaluation.plan_trace import NAME, PlanTrace, write_trace
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.scores import ScoreReference
 from pipeline.evaluation.subject import model_sums
 from pipeline.evaluation.summary import build_summary, write_summary
 from pipeline.evaluation.sweep import listed_settings, sweep_table, write_table
 from pipeline.experiment import Experiment
-from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.records import Episode, EpisodeResult
 from pipeline.run_folder import RunFolder
@@ -32,7 +33,7 @@ from pipeline.training.checkpoint import CheckpointInfo, list_checkpoints, write
 SOURCE = "own/pendulum/mixed-v0"
 LAYOUT = TransitionLayout.plain(observation_dim=3, action_dim=1, num_bins=20)
 TRAINED_ON = {"processor": "a processor of elsewhere, 64 cores", "workers": "3", "commit": "0123456789ab"}
-METHODS = {"random": 5.0, "behaviour_cloning": 60.0, "trajectory_transformer": 190.0}
+METHODS = {"random": 5.0, "one_step": 60.0, "trajectory_transformer": 190.0}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def make_empty_run(root: Path) -> MadeRun:
         {
             "name": "made",
             "environment": {"id": "Pendulum-v1", "max_episode_steps": 40},
-            "model": model,
+            "trajectory_transformer": model,
             "planning": {"context_transitions": 2, "horizon": 3, "beam_width": 4},
         }
     )
@@ -81,7 +82,8 @@ def write_shards(folder: RunFolder) -> Manifest:
     episodes = [behaviour(number) for number in range(12)]
     edges = np.tile(np.linspace(-2.0, 2.0, LAYOUT.num_bins + 1), (LAYOUT.transition_dim, 1))
     discretizer = Discretizer(LAYOUT, edges)
-    settings = ShardSettings(discretizer, discount=0.99, termination_penalty=None, steps_per_row=1000)
+    treatment = RewardTreatment(discount=0.99)
+    settings = ShardSettings(discretizer, treatment, store="both", steps_per_row=1000)
     split = [(episode, "validation" if episode.episode_id > 9 else "train") for episode in episodes]
     shard = write_shard(Folder(str(folder.shards)), 0, split, settings)
     lengths = np.array([episode.num_steps for episode in episodes])
@@ -91,8 +93,8 @@ def write_shards(folder: RunFolder) -> Manifest:
         centers=tuple(map(tuple, discretizer.centers)),
         discretizer_kind="uniform",
         spaces=Spaces.plain(LAYOUT.observation_dim, LAYOUT.action_dim),
-        discount=0.99,
-        termination_penalty=None,
+        treatment=treatment,
+        columns=settings.columns,
         seed=0,
         sources=(SourceRecord(name=SOURCE, episodes=12, steps=186, available_episodes=12, fingerprint="0"),),
         shards=(shard,),
@@ -115,7 +117,7 @@ def statistics(episodes: list[Episode], lengths: "np.ndarray") -> Statistics:
 
 
 def add_checkpoint(run: MadeRun, manifest: Manifest, step: int, validation_loss: float) -> Path:
-    model = TrajectoryTransformer(ModelConfig.model_validate(run.experiment.model), LAYOUT)
+    model = TrajectoryTransformer(run.experiment.trajectory_transformer, LAYOUT)
     info = CheckpointInfo(step=step, epoch=step // 50, validation_loss=validation_loss, trained_on=TRAINED_ON)
     config = run.experiment.model_dump(mode="json")
     return write_checkpoint(run.folder.checkpoints, info, model.state_dict(), config, manifest.to_json(), None)
@@ -177,7 +179,15 @@ def write_evaluation(
         results[method] = [result(method, i, float(value)) for i, value in enumerate(returns)]
         results[method] += [episode for episode in further if episode.method == method]
         EpisodeStore(folder.episodes(method)).add(results[method])
+    if "trajectory_transformer" in methods:
+        write_trace(folder.episodes("trajectory_transformer") / NAME, plan_trace)
     write_summary(folder.summary, build_summary(results, manifest, "Pendulum-v1", reference, checkpoint))
+
+
+def plan_trace() -> PlanTrace:
+    """A plan of three steps, two of which were made before the episode ended."""
+    predicted = np.column_stack([np.arange(3.0), np.zeros(3), np.ones(3)])
+    return PlanTrace(2, predicted, np.array([1.0, 1.5, 2.0]), predicted + 0.1, np.array([0.9, 1.4]))
 
 
 def write_sweep(folder: RunFolder) -> None:

@@ -10,6 +10,7 @@ from pipeline.data.manifest import read_manifest, write_manifest
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.scores import ScoreReference
 from pipeline.evaluation.summary import read_summary
+from pipeline.records import EpisodeResult
 from pipeline.reporting.comparison import Cell, ComparedRun, Comparison, compare, read_run
 from pipeline.reporting.markup import to_html, to_latex, to_markdown, write_comparison
 from pipeline.reporting.table import NOTHING
@@ -22,7 +23,16 @@ def compared(name: str, returns: dict[str, list[float]], **changes: object) -> C
     episodes = {method: [result(method, i, r) for i, r in enumerate(values)] for method, values in returns.items()}
     # The letters of a run's name stand for its seed, so that runs of different names are different trainings.
     seed = int(name, base=36)
-    run = ComparedRun(name, "Hopper-v5", "hopper/medium-v0", {"planning.horizon": 5}, seed, None, episodes)
+    run = ComparedRun(
+        name=name,
+        environment="Hopper-v5",
+        data_set="hopper/medium-v0",
+        method="trajectory_transformer",
+        settings={"planning.horizon": 5},
+        seed=seed,
+        reference=None,
+        episodes=episodes,
+    )
     return dataclasses.replace(run, **changes)
 
 
@@ -44,12 +54,73 @@ def test_runs_with_other_settings_get_columns_named_by_the_difference() -> None:
     ]
     table = compare(runs)
     assert table.columns == (
-        "Random policy (planning.horizon 15)",
-        "Random policy (planning.horizon 5)",
+        "Random policy",
         "Trajectory Transformer (planning.horizon 15)",
         "Trajectory Transformer (planning.horizon 5)",
     )
     assert table.rows[0].cells["Trajectory Transformer (planning.horizon 15)"].mean == 6.0
+
+
+def test_runs_of_different_methods_get_a_column_for_each_row_without_words_on_their_settings() -> None:
+    other = {"method": "crystal_ball", "settings": {"crystal_ball.width": 32}}
+    table = compare(
+        [
+            compared("a", {"random": [1.0], "trajectory_transformer": [5.0]}),
+            compared("b", {"random": [1.0], "crystal_ball@9": [4.0]}, **other),
+            compared("c", {"crystal_ball@9": [6.0], "crystal_ball@90": [7.0]}, **other),
+        ]
+    )
+    named = {column: cell.mean for column, cell in table.rows[0].cells.items()}
+    assert set(table.columns) == set(named)
+    assert table.columns[:2] == ("Random policy", "Trajectory Transformer")
+    assert named == {
+        "Random policy": 1.0,
+        "Trajectory Transformer": 5.0,
+        "Crystal ball for 9": 5.0,
+        "Crystal ball for 90": 7.0,
+    }
+
+
+def test_runs_of_one_method_differ_by_their_own_settings_whatever_another_method_s_are() -> None:
+    runs = [
+        compared("a", {"trajectory_transformer": [5.0]}),
+        compared("b", {"trajectory_transformer": [6.0]}, settings={"planning.horizon": 15}),
+        compared("c", {"imitated": [7.0]}, method="imitated", settings={"imitated.width": 1}),
+    ]
+    assert compare(runs).columns == (
+        "Trajectory Transformer (planning.horizon 15)",
+        "Trajectory Transformer (planning.horizon 5)",
+        "Imitated",
+    )
+
+
+def read_again(episodes: list[EpisodeResult], **changes: object) -> list[EpisodeResult]:
+    """The same episodes run once more: they took another time, and NaN is no NaN that was read before."""
+    times = {"decision_ms_median": 0.3, "host": "two", "predicted_return": float("nan")}
+    return [dataclasses.replace(episode, **times, **changes) for episode in episodes]
+
+
+def test_the_random_policy_s_episodes_of_one_seed_are_counted_once() -> None:
+    first = compared("a", {"random": [1.0, 3.0, 4.0, 12.0]}, seed=0)
+    alone = compare([first]).rows[0].cells["Random policy"]
+    again = dataclasses.replace(
+        first, name="b", method="imitated", episodes={"random": read_again(first.episodes["random"])}
+    )
+    assert compare([first, again]).rows[0].cells["Random policy"] == alone
+    more = dataclasses.replace(again, episodes=compared("c", {"random": [1.0, 3.0, 4.0, 12.0, 10.0]}).episodes)
+    for runs in ([first, more], [more, first]):
+        assert compare(runs).rows[0].cells["Random policy"].mean == 6.0, "the run with more episodes has them all"
+    elsewhere = dataclasses.replace(again, seed=1, episodes=compared("c", {"random": [7.0, 7.0]}).episodes)
+    assert compare([first, elsewhere]).rows[0].cells["Random policy"].mean == 6.0, "another seed is another training"
+
+
+def test_the_random_policy_in_other_environments_gets_columns_of_its_own() -> None:
+    limits = [{"environment.max_episode_steps": steps, "planning.horizon": steps} for steps in (50, 100)]
+    runs = [compared(name, {"random": [1.0]}, settings=limit) for name, limit in zip("ab", limits, strict=True)]
+    assert compare(runs).columns == (
+        "Random policy (environment.max_episode_steps 100)",
+        "Random policy (environment.max_episode_steps 50)",
+    )
 
 
 def test_one_training_is_not_counted_twice() -> None:
@@ -75,13 +146,11 @@ def test_a_row_of_different_references_is_in_returns() -> None:
 
 
 def test_the_best_are_those_within_the_interval_of_the_highest_mean() -> None:
-    runs = [
-        compared("a", {"random": [10.0] * 4, "behaviour_cloning": [80.0] * 4, "trajectory_transformer": [70.0, 110.0]})
-    ]
+    runs = [compared("a", {"random": [10.0] * 4, "one_step": [80.0] * 4, "trajectory_transformer": [70.0, 110.0]})]
     cells = compare(runs).rows[0].cells
     assert {column: cell.best for column, cell in cells.items()} == {
         "Random policy": False,
-        "Behaviour cloning": True,
+        "Trajectory Transformer, one step": True,
         "Trajectory Transformer": True,
     }
 
@@ -143,11 +212,14 @@ def test_an_evaluated_run_is_read_from_its_folder(made_run: MadeRun) -> None:
     assert (run.name, run.environment, run.data_set) == ("made", "Pendulum-v1", "own/pendulum/mixed-v0")
     assert {method: len(episodes) for method, episodes in run.episodes.items()} == {
         "random": 20,
-        "behaviour_cloning": 20,
+        "one_step": 20,
         "trajectory_transformer": 20,
     }
-    assert run.settings["training.loss_weights.action"] == 5.0
-    assert "training.num_workers" not in run.settings, "it changes how training runs, not what it gives"
+    assert run.method == "trajectory_transformer"
+    assert run.settings["trajectory_transformer.loss_weights.action"] == 5.0
+    assert "training.batch_size" in run.settings
+    for name in ("training.keep_best", "workers.number"):
+        assert name not in run.settings, "it changes how training runs, not what it gives"
 
 
 def settings_with(made_run: MadeRun, **sections: dict[str, object]) -> dict[str, Any]:

@@ -2,11 +2,20 @@ import math
 import re
 
 import numpy as np
+import pytest
 
 from pipeline.data.statistics import ReturnStatistics
 from pipeline.reporting.figures import Drawing
 from pipeline.reporting.methods import colours
-from pipeline.reporting.plots import decision_times, predicted_returns, returns_by_method, returns_by_source, total_loss
+from pipeline.reporting.plots import (
+    decision_times,
+    measured_parts,
+    measures_by_name,
+    predicted_returns,
+    returns_by_method,
+    returns_by_source,
+    total_loss,
+)
 from pipeline.reporting.table import ResultRow
 from tests.reporting.made_run import metrics_at, result
 
@@ -75,7 +84,34 @@ def test_epochs_without_held_out_episodes_leave_the_training_curve() -> None:
     lines = [line for step in range(10, 60, 10) for line in metrics_at(step)]
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [{**line, "validation_loss": None} for line in lines if line["kind"] == "epoch"]
-    drawing = total_loss(steps, epochs)
+    drawing = total_loss(steps, epochs, "weighted nats per token")
     assert "training" in texts(drawing)
     assert "validation" not in texts(drawing)
     assert drawing.caption == ""
+    assert "weighted nats per token" in texts(drawing)
+
+
+@pytest.mark.parametrize("parts", [["action"], ["action", "reward"], ["a", "b_c", "d", "e", "f"]])
+def test_each_measure_has_a_panel_and_the_lowest_ones_tell_the_tokens(parts: list[str]) -> None:
+    steps = [
+        {"kind": "step", "tokens": 10**6 * i, "loss": 8.0, **{f"loss_{p}": 7 + i / 10 for p in parts}}
+        for i in (1, 2, 3)
+    ]
+    epochs = [{**line, "kind": "epoch", **{f"validation_loss_{p}": 7.5 for p in parts}} for line in steps[2:]]
+    assert measured_parts([*steps, *epochs], "loss") == parts
+    drawing = measures_by_name(steps, epochs, "loss", "nats per token")
+    shown = texts(drawing)
+    assert [text for text in shown if text in {"a", "b c", "d", "e", "f", "action", "reward"}] == [
+        part.replace("_", " ") for part in parts
+    ]
+    assert shown.count("nats per token") == math.ceil(len(parts) / 2)
+    assert shown.count("tokens seen (millions)") == min(2, len(parts))
+    assert sum(text in ("3.0", "3.00") for text in shown) == min(2, len(parts)), (
+        "the lowest panel of each column has the numbers of its axis"
+    )
+    assert (shown.count("training"), shown.count("validation")) == (1, 1)
+
+
+def test_a_loss_without_parts_has_no_panels() -> None:
+    lines = [{"kind": "step", "tokens": 10, "loss": 1.0, "validation_loss": 2.0, "learning_rate": 0.1}]
+    assert measured_parts(lines, "loss") == []

@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.data.manifest import read_manifest
 from pipeline.errors import ManifestError, RunFolderError, StorageError
+from pipeline.evaluation.plan_trace import NAME, write_trace
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.sweep import write_table
 from pipeline.reporting.comparison import read_run
@@ -60,16 +61,26 @@ def test_the_report_of_a_finished_run_has_every_figure(full_report: Path) -> Non
     assert [label.split(".")[0].split(":")[0] for label in page.labels] == [
         "Histogram of episode returns for each source",
         "Training and validation loss over the tokens seen",
-        "Four panels",
+        "One panel each, training and validation",
         "Return of every evaluation episode",
         "Median decision time",
-        "Predicted against achieved discounted return of Random policy, Behaviour cloning, Trajectory Transformer",
+        "Predicted against achieved discounted return of Random policy, Trajectory Transformer, one step, "
+        "Trajectory Transformer",
         "Predicted and actual observations and rewards of one plan of 3 steps",
         "Attention weights of layers 1 and 3, each of 2 heads, on one held-out window",
         "Mean return over planning",
         "Milliseconds per decision over planning",
         "6 of 9 settings are on the Pareto front of return against decision time",
     ]
+
+
+def test_a_training_whose_only_measure_is_the_loss_draws_no_panels(made_run: MadeRun) -> None:
+    lines = [json.loads(line) for line in made_run.folder.metrics.read_text().splitlines()]
+    kept = [{name: value for name, value in line.items() if "loss_" not in name} for line in lines]
+    made_run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    page = Page(write_report(made_run.folder))
+    assert any(label.startswith("Training and validation loss") for label in page.labels)
+    assert not any("One panel each" in label for label in page.labels)
 
 
 def test_the_report_tells_where_the_model_was_trained(full_report: Path) -> None:
@@ -118,7 +129,7 @@ def test_a_run_in_which_nothing_was_done_yet_says_what_to_run(empty_run: MadeRun
     text = " ".join(Page(write_report(empty_run.folder)).text.split())
     commands = re.findall(r"(\w[^.]*) yet; this makes it: python jobs/(\w+)\.py --config", text)
     assert [(what.split(" No ")[-1], job) for what, job in commands] == [
-        *(("evaluation", "evaluate"), ("token shards", "prepare"), ("training", "train")),
+        *(("evaluation", "evaluate"), ("shards", "prepare"), ("training", "train")),
         *(("evaluation episodes", "evaluate"), ("episodes of the planner", "evaluate")),
         *(("checkpoint with its shards", "train"), ("sweep", "sweep")),
     ]
@@ -136,7 +147,7 @@ def test_shards_outside_the_run_folder_are_found(made_run: MadeRun, tmp_path: Pa
     made_run.folder.config.write_text(yaml.safe_dump(config))
     text = Page(write_report(made_run.folder)).text
     assert SOURCE in text
-    assert "No token shards" not in text
+    assert "No shards" not in text
 
 
 def test_a_run_that_evaluates_the_model_of_another_one_has_its_data_and_its_plan(made_run: MadeRun) -> None:
@@ -156,11 +167,11 @@ def test_a_run_that_evaluates_the_model_of_another_one_has_its_data_and_its_plan
 
 def test_the_checkpoint_that_was_evaluated_is_told_and_not_a_better_one_that_came_later(made_run: MadeRun) -> None:
     manifest = read_manifest(str(made_run.folder.shards))
-    before = plan_of(made_run)
+    before = RunRecord(made_run.folder).checkpoint
     add_checkpoint(made_run, manifest, step=400, validation_loss=0.5)
     text = Page(write_report(made_run.folder)).text
     assert "The checkpoint of step 200 is the one that is evaluated." in text
-    assert plan_of(made_run) == before
+    assert RunRecord(made_run.folder).checkpoint.folder == before.folder
 
 
 def test_a_checkpoint_that_was_evaluated_and_is_elsewhere_is_found_by_the_summary(
@@ -184,33 +195,23 @@ def test_an_evaluated_checkpoint_that_is_gone_is_no_other_one(made_run: MadeRun)
     shutil.rmtree(best_checkpoint(made_run.folder.checkpoints))
     add_checkpoint(made_run, read_manifest(str(made_run.folder.shards)), step=400, validation_loss=0.5)
     page = Page(write_report(made_run.folder))
-    assert page.text.count("The checkpoint that was evaluated is not there any more.") == 2
+    assert page.text.count("The checkpoint that was evaluated is not there any more.") == 1
     assert "is the one that is evaluated" not in page.text
     assert TRAINED_ON["processor"] not in page.text
 
 
-def plan_of(run: MadeRun) -> str:
-    """The text of the report's plan."""
-    section = plan_section(RunRecord(run.folder))
+def test_the_plan_is_told_by_what_it_predicted_and_what_it_earned(made_run: MadeRun) -> None:
+    section = plan_section(RunRecord(made_run.folder))
+    assert section is not None
     assert section.drawings
-    return section.text
+    assert "Its 2 steps earned 2.3; it predicted 2.5." in section.text
 
 
-def test_the_plan_is_that_of_the_first_episode_that_ended(made_run: MadeRun) -> None:
-    broken = result("trajectory_transformer", 0, 0.0, error="ValueError: it fell")
-    EpisodeStore(made_run.folder.episodes("trajectory_transformer")).add([broken])
-    assert "of evaluation episode 1, executed" in plan_of(made_run)
-
-
-def test_an_environment_that_raises_costs_the_report_its_plan_alone(
-    made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fall(_environment: object, _action: object) -> None:
-        raise ValueError("the leg fell off")
-
-    monkeypatch.setattr("gymnasium.envs.classic_control.pendulum.PendulumEnv.step", fall)
+def test_a_plan_that_could_not_be_made_says_why(made_run: MadeRun) -> None:
+    path = made_run.folder.episodes("trajectory_transformer") / NAME
+    write_trace(path, lambda: None)
     page = Page(write_report(made_run.folder))
-    assert "The episode of seed 100 could not be played again: the environment raised ValueError: the leg" in page.text
+    assert "The episode ended before the plan was due." in page.text
     assert any(label.startswith("Attention weights") for label in page.labels)
 
 

@@ -63,12 +63,10 @@ def test_columns_that_no_row_fills_are_left_out() -> None:
     assert {len(row) for row in rows} == {5}
 
 
-def test_a_method_without_an_entry_is_called_by_its_own_name() -> None:
-    summary = {
-        "methods": {"decision_transformer": SUMMARY["methods"]["random"], "random": SUMMARY["methods"]["random"]}
-    }
+def test_a_row_without_an_entry_is_called_by_its_own_name() -> None:
+    summary = {"methods": {"crystal_ball": SUMMARY["methods"]["random"], "random": SUMMARY["methods"]["random"]}}
     _, rows = result_cells(result_rows(summary))
-    assert [row[0] for row in rows] == ["Random policy", "Decision transformer"]
+    assert [row[0] for row in rows] == ["Random policy", "Crystal ball"]
 
 
 @pytest.mark.parametrize(
