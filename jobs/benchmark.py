@@ -4,7 +4,8 @@ From the repository's root; --help after the name lists its options:
 
     python jobs/benchmark.py planner --setting hopper --episodes 1 --device cpu
     python jobs/benchmark.py planner --sweep
-    python jobs/benchmark.py train --setting hopper
+    python jobs/benchmark.py train --method decision_transformer
+    python jobs/benchmark.py act --slots 10
     python jobs/benchmark.py prepare
     python jobs/benchmark.py evaluate
 

@@ -10,26 +10,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from pipeline.benchmarks.manifest import manifest_without_data
 from pipeline.benchmarks.options import EvaluateBenchmark
-from pipeline.data.manifest import Manifest, Totals
 from pipeline.data.spaces import Spaces
-from pipeline.data.statistics import Statistics
 from pipeline.distributed.pool import RolloutPool
 from pipeline.distributed.session import session
 from pipeline.environments import EnvironmentConfig, make_environment
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.methods import MethodRecipe, method_recipe
+from pipeline.evaluation.recipe import Recipe, row_recipe
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.rollout import episode_starts
-from pipeline.models.config import ModelConfig
+from pipeline.methods.method import Row
+from pipeline.methods.trajectory_transformer.config import TrajectoryTransformerConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.planning.config import PlanningConfig
-from pipeline.tokens.discretizer import Discretizer
-from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.checkpoint import CheckpointInfo, write_checkpoint
+
+METHOD = "trajectory_transformer"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def run(options: EvaluateBenchmark) -> dict[str, Any]:
     }
 
 
-def _measure(options: EvaluateBenchmark, recipe: MethodRecipe, actors: int, folder: Path) -> Measurement:
+def _measure(options: EvaluateBenchmark, recipe: Recipe, actors: int, folder: Path) -> Measurement:
     config = EvaluationConfig(cpus_per_actor=options.cpus_per_actor, gpus_per_actor=options.gpus_per_actor)
     store = EpisodeStore(folder / f"{actors} actors")
     slots = actors * options.batch_size
@@ -86,7 +85,7 @@ def _measure(options: EvaluateBenchmark, recipe: MethodRecipe, actors: int, fold
     )
 
 
-def _recipe(options: EvaluateBenchmark, folder: Path) -> MethodRecipe:
+def _recipe(options: EvaluateBenchmark, folder: Path) -> Recipe:
     """Returns a planner with random weights in a Hopper that never falls."""
     environment = EnvironmentConfig(
         id="Hopper-v5", max_episode_steps=options.steps, kwargs={"terminate_when_unhealthy": False}
@@ -94,37 +93,16 @@ def _recipe(options: EvaluateBenchmark, folder: Path) -> MethodRecipe:
     made = make_environment(environment)
     spaces = Spaces.of(made.observation_space, made.action_space)
     made.close()
-    layout = TransitionLayout.plain(spaces.observation_dim, spaces.action_dim, num_bins=100)
+    settings, manifest = TrajectoryTransformerConfig(), manifest_without_data(spaces)
     torch.manual_seed(0)
     checkpoint = write_checkpoint(
         folder,
         CheckpointInfo(step=0, epoch=0, validation_loss=None),
-        TrajectoryTransformer(ModelConfig(), layout).state_dict(),
-        {"model": ModelConfig().model_dump(mode="json")},
-        _manifest(layout, spaces).to_json(),
+        TrajectoryTransformer(settings, manifest.layout).state_dict(),
+        {"method": METHOD, METHOD: settings.model_dump(mode="json")},
+        manifest.to_json(),
         None,
     )
     planning = PlanningConfig(beam_width=options.beam_width, horizon=options.horizon)
     evaluation = EvaluationConfig(batch_size=options.batch_size, gpus_per_actor=options.gpus_per_actor)
-    return method_recipe("trajectory_transformer", environment, planning, evaluation, spaces, checkpoint)
-
-
-def _manifest(layout: TransitionLayout, spaces: Spaces) -> Manifest:
-    """Returns the manifest of no data, with bins of equal width between -10 and 10."""
-    edges = np.tile(np.linspace(-10.0, 10.0, layout.num_bins + 1), (layout.transition_dim, 1))
-    discretizer = Discretizer(layout, edges)
-    return Manifest(
-        layout=layout,
-        edges=tuple(map(tuple, edges.tolist())),
-        centers=tuple(map(tuple, discretizer.centers.tolist())),
-        discretizer_kind="uniform",
-        spaces=spaces,
-        discount=0.99,
-        termination_penalty=None,
-        seed=0,
-        sources=(),
-        shards=(),
-        totals=Totals(episodes=0, validation_episodes=0, steps=0, validation_steps=0),
-        statistics=Statistics(returns=(), dimensions=(), sampled_steps=0),
-        versions={},
-    )
+    return row_recipe(Row(METHOD, planning), METHOD, environment, evaluation, manifest, checkpoint)

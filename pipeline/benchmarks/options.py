@@ -52,9 +52,10 @@ class PlannerBenchmark(BenchmarkConfig):
 class TrainBenchmark(BenchmarkConfig):
     """What is timed."""
 
-    setting: TrainSetting = Field(
-        "hopper", description="Dimensions of the tokens; the model and the window are the paper's."
+    method: Literal["trajectory_transformer", "decision_transformer", "behaviour_cloning"] = Field(
+        "trajectory_transformer", description="Whose step; the model and the window are the paper's."
     )
+    setting: TrainSetting = Field("hopper", description="Dimensions of observations and actions.")
     device: str = Field("auto", description="cpu, cuda, or auto: cuda where there is one.")
     batch_size: int | None = Field(None, ge=1, description="Windows of a step; null is 256 on CUDA, 64 elsewhere.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of our step; as in training.")
@@ -66,6 +67,20 @@ class TrainBenchmark(BenchmarkConfig):
         "wall", description="cpu counts this process's own time alone: for one thread on a machine that others use too."
     )
     threads: int | None = Field(None, ge=1, description="torch's CPU threads; null is torch's own choice.")
+
+
+class ActBenchmark(BenchmarkConfig):
+    """What acts."""
+
+    method: Literal["decision_transformer", "behaviour_cloning"] = Field(
+        "decision_transformer", description="Whose decision; the model is the paper's. For plans: `planner`."
+    )
+    setting: TrainSetting = Field("hopper", description="Dimensions of observations and actions.")
+    slots: int = Field(10, ge=1, description="Episodes that one call decides for.")
+    device: str = Field("cpu", description="cpu or cuda.")
+    threads: int | None = Field(None, ge=1, description="Torch's threads; null is torch's own choice.")
+    warm_up: int = Field(25, ge=0, description="Steps before the first that is timed; 20 fill the context.")
+    steps: int = Field(100, ge=2, description="Steps that are timed.")
 
 
 class PrepareBenchmark(BenchmarkConfig):
@@ -101,6 +116,7 @@ class EvaluateBenchmark(BenchmarkConfig):
 BENCHMARKS: dict[str, type[BenchmarkConfig]] = {
     "planner": PlannerBenchmark,
     "train": TrainBenchmark,
+    "act": ActBenchmark,
     "prepare": PrepareBenchmark,
     "evaluate": EvaluateBenchmark,
 }

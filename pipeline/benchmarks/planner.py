@@ -10,12 +10,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.acting import Plan
 from pipeline.benchmarks.options import PLANNER_SETTINGS, PlannerBenchmark
 from pipeline.benchmarks.planner_cost import PlanCost, measured_rates, plan_cost, roofline_shares
 from pipeline.benchmarks.planner_sweep import sweep
 from pipeline.models.config import ModelConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.planning.beam import BeamPlanner, Plan, PlanRequest
+from pipeline.planning.beam import BeamPlanner, PlanRequest
 from pipeline.planning.config import PlanningConfig
 from pipeline.planning.noise import plan_noise
 from pipeline.references.planner import ReferencePlan, ReferencePlanner

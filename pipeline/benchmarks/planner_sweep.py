@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.acting import Plan
 from pipeline.benchmarks.planner_cost import PlanCost
-from pipeline.planning.beam import Plan
 from pipeline.planning.config import PlanningConfig
 from pipeline.timing import timed
 

@@ -23,7 +23,8 @@ from pipeline.data.manifest import read_manifest
 from pipeline.data.minari_source import MinariSource
 from pipeline.data.plan import Preparation
 from pipeline.data.resolve import resolve_sources
-from pipeline.data.shards import read_tokens
+from pipeline.data.shards import read_table
+from pipeline.data.table import TOKENS
 from pipeline.distributed.prepare import prepare_shards
 from pipeline.distributed.session import session
 from pipeline.progress import Progress
@@ -169,9 +170,9 @@ def _measure(folder: Path, options: PrepareBenchmark, workers: int) -> Measureme
 
 def _identical(shards: str, reference: ReferenceTokens) -> bool:
     """Whether edges, episodes and every token are the reference's."""
-    episodes, manifest = read_tokens(shards, "train"), read_manifest(shards)
+    episodes, manifest = read_table(shards, "train", [TOKENS]), read_manifest(shards)
     return (
-        np.array_equal(episodes.tokens, reference.tokens)
+        np.array_equal(episodes[TOKENS], reference.tokens)
         and np.array_equal(np.diff(episodes.offsets), reference.lengths)
         and [list(row) for row in manifest.edges] == [row.tolist() for row in reference.edges]
     )

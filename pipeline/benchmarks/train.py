@@ -6,32 +6,46 @@ Before anything is timed, both must give the same loss from the same weights (fl
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from pipeline.benchmarks.manifest import manifest_without_data
 from pipeline.benchmarks.options import TrainBenchmark, TrainSetting
-from pipeline.data.shards import TokenEpisodes
-from pipeline.models.config import ModelConfig
+from pipeline.data.manifest import Manifest
+from pipeline.data.spaces import Spaces
+from pipeline.data.table import ACTIONS, OBSERVATIONS, RETURNS_TO_GO, TOKENS, EpisodeTable
+from pipeline.methods.behaviour_cloning.config import BehaviourCloningConfig
+from pipeline.methods.decision_transformer.config import DecisionTransformerConfig
+from pipeline.methods.registry import METHODS
+from pipeline.methods.settings import MethodSettings
+from pipeline.methods.trajectory_transformer.config import TrajectoryTransformerConfig
+from pipeline.models.decision_transformer import DecisionTransformer
+from pipeline.models.mlp import ActionMlp
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
-from pipeline.references.training import ReferenceStep, ReferenceTransformer
+from pipeline.references.actions import ReferenceDecisionTransformer, ReferenceMlp, action_step
+from pipeline.references.training import ReferenceStep, ReferenceTransformer, token_step
 from pipeline.seeding import stream
 from pipeline.timing import wait_for
-from pipeline.tokens.layout import TransitionLayout
 from pipeline.training.config import TrainingConfig
-from pipeline.training.loss import Targets
 from pipeline.training.step import TrainStep
-from pipeline.training.utilisation import memory_gib, model_flops_per_token, peak_flops
+from pipeline.training.utilisation import memory_gib, peak_flops
 from pipeline.training.windows import ResidentWindows
 from pipeline.training.world import World
 
 DIMENSIONS: dict[TrainSetting, tuple[int, int]] = {"hopper": (11, 3), "walker2d": (17, 6), "ant": (27, 8)}
 """Observation and action dimensions."""
 EPISODES, EPISODE_STEPS = 40, 480
-PAPER_WINDOWS = 50_000_000
-"""50 epochs of one million windows: the paper's training on hopper-medium."""
+PAPER_WINDOWS = {
+    "trajectory_transformer": 50_000_000,
+    "decision_transformer": 6_400_000,
+    "behaviour_cloning": 6_400_000,
+}
+"""Of the papers' trainings on hopper-medium: 50 epochs of one million windows, and 100 000 steps of 64."""
 
 
 def run(options: TrainBenchmark) -> dict[str, Any]:
@@ -56,9 +70,10 @@ def run(options: TrainBenchmark) -> dict[str, Any]:
         batches = task.batches(options.steps)
         pairs.append((_measure(ours, task, batches), _measure(reference, task, batches)))
     seconds, theirs = statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
-    flops = model_flops_per_token(task.step.model)
+    flops = task.step.objective.flops_per_window * batch_size
     return {
         "benchmark": "train",
+        "method": options.method,
         "setting": options.setting,
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -68,7 +83,7 @@ def run(options: TrainBenchmark) -> dict[str, Any]:
         "reference_tokens_per_second": round(task.tokens / theirs),
         "ratio": round(theirs / seconds, 3),
         "ratios": sorted(round(b / a, 3) for a, b in pairs),
-        "utilisation": round(flops * task.tokens / seconds / peak_flops(device, task.step.dtype), 4),
+        "utilisation": round(flops / seconds / peak_flops(device, task.step.dtype), 4),
         "peak_gib": round(peak_gib, 3),
         "clock": options.clock,
         "precision": "float32" if task.step.dtype is None else "bfloat16",
@@ -76,7 +91,7 @@ def run(options: TrainBenchmark) -> dict[str, Any]:
         "compile": options.compile,
         "batch_size": batch_size,
         "step_ms": round(1000 * seconds, 2),
-        "paper_training_minutes": round(PAPER_WINDOWS / batch_size * seconds / 60, 1),
+        "paper_training_minutes": round(PAPER_WINDOWS[options.method] / batch_size * seconds / 60, 1),
     }
 
 
@@ -84,21 +99,31 @@ class _Task:
     """One model with our step and the reference's, and windows for both."""
 
     def __init__(self, options: TrainBenchmark, device: torch.device, batch_size: int, dropout: float) -> None:
-        layout = TransitionLayout.plain(*DIMENSIONS[options.setting], num_bins=100)
-        model = ModelConfig(window_transitions=10, dropout=dropout)
         config = TrainingConfig(batch_size=batch_size, precision=options.precision, compile=options.compile)
         self._rng, self._batch_size, self.device = stream(0, "benchmark"), batch_size, device
         self.clock = time.process_time if options.clock == "cpu" else time.perf_counter
-        self.tokens = batch_size * (model.window_transitions * layout.transition_dim - 1)
-        tokens = self._rng.integers(0, 100, (EPISODES * EPISODE_STEPS, layout.transition_dim)).astype(np.uint8)
-        offsets = np.arange(EPISODES + 1, dtype=np.int64) * EPISODE_STEPS
-        episodes = TokenEpisodes(layout, tokens, offsets, np.ones(EPISODES, dtype=np.bool_))
-        self.windows = ResidentWindows(episodes, model.window_transitions, device)
+        method, settings = METHODS[options.method], paper_settings(options.method, dropout)
+        manifest = manifest_without_data(spaces_of(options.setting))
+        episodes, window = self._episodes(manifest), method.window(settings, manifest)
+        episodes = replace(episodes, columns={name: episodes[name] for name in method.columns})
+        self.tokens = batch_size * method.window_tokens(settings, manifest)
+        self.windows = ResidentWindows(episodes, window, device)
         torch.manual_seed(0)
-        ours = TrajectoryTransformer(model, layout).to(device)
-        theirs = ReferenceTransformer(model, layout).to(device).copy_from(ours)
-        self.step = TrainStep(ours, config, World(device=device), 0)
-        self.reference = ReferenceStep(theirs, episodes, model.window_transitions, config)
+        model = method.make_model(settings, manifest).to(device)
+        self.reference = _reference(model, settings, episodes, window, config)
+        self.step = TrainStep(method.make_objective(model, settings), config, World(device=device), 0)
+
+    def _episodes(self, manifest: Manifest) -> EpisodeTable:
+        rng, steps = self._rng, EPISODES * EPISODE_STEPS
+        shape = (steps, manifest.spaces.observation_dim)
+        columns: dict[str, NDArray[Any]] = {
+            TOKENS: rng.integers(0, 100, (steps, manifest.layout.transition_dim)).astype(np.uint8),
+            OBSERVATIONS: rng.normal(size=shape).astype(np.float32),
+            ACTIONS: rng.uniform(-1, 1, (steps, manifest.spaces.action_dim)).astype(np.float32),
+            RETURNS_TO_GO: rng.uniform(0, 1, steps).astype(np.float32),
+        }
+        offsets = np.arange(EPISODES + 1, dtype=np.int64) * EPISODE_STEPS
+        return EpisodeTable(columns, offsets, np.ones(EPISODES, dtype=np.bool_), np.zeros(EPISODES))
 
     def batches(self, count: int) -> list[NDArray[np.int64]]:
         """Returns the random start indices of some batches."""
@@ -109,14 +134,46 @@ class _Task:
         return lambda starts: self.step(self.windows.gather(starts), 0, 1e-4)
 
 
+def spaces_of(setting: TrainSetting) -> Spaces:
+    """Returns observations and actions of a setting, these between -1 and 1."""
+    observation_dim, action_dim = DIMENSIONS[setting]
+    bounds = {"action_low": (-1.0,) * action_dim, "action_high": (1.0,) * action_dim}
+    return Spaces.plain(observation_dim, action_dim).model_copy(update=bounds)
+
+
+def paper_settings(method: str, dropout: float) -> MethodSettings:
+    """Returns the paper's model, and 1000 steps an episode as its code has them."""
+    if method == "trajectory_transformer":
+        return TrajectoryTransformerConfig(window_transitions=10, dropout=dropout)
+    if method == "decision_transformer":
+        return DecisionTransformerConfig(
+            dropout=dropout, max_episode_steps=1000, return_scale=1000.0, target_returns=3600.0
+        )
+    return BehaviourCloningConfig(dropout=dropout)
+
+
+def _reference(
+    model: nn.Module, settings: MethodSettings, episodes: EpisodeTable, window: int, config: TrainingConfig
+) -> ReferenceStep:
+    if isinstance(settings, TrajectoryTransformerConfig):
+        assert isinstance(model, TrajectoryTransformer)
+        reference = ReferenceTransformer(settings, model.layout).to(model.mask.device).copy_from(model)
+        return token_step(reference, episodes, window, config, settings.loss_weights)
+    if isinstance(model, DecisionTransformer):
+        assert isinstance(settings, DecisionTransformerConfig)
+        return action_step(ReferenceDecisionTransformer(model, settings), episodes, window, config)
+    assert isinstance(model, ActionMlp)
+    return action_step(ReferenceMlp(model), episodes, window, config)
+
+
 def _same_loss(options: TrainBenchmark, device: torch.device, batch_size: int) -> bool:
     plain = options.model_copy(update={"precision": "float32", "compile": False})
     task = _Task(plain, device, min(batch_size, 16), dropout=0.0)
     (starts,) = task.batches(1)
-    targets = Targets.of(task.windows.gather(starts))
+    batch, objective = task.windows.gather(starts), task.step.objective
     with torch.no_grad():
-        weighted, _ = task.step.loss(task.step.model(targets.inputs), targets)
-        ours, theirs = weighted / targets.counted.sum(), task.reference.loss(starts.tolist())
+        weighted, _ = objective(objective.model, batch)
+        ours, theirs = weighted / objective.counted(batch), task.reference.loss(starts.tolist())
     # float32 sums in another order; TF32 is off unless the user turned it on.
     return bool(torch.isclose(ours, theirs, rtol=1e-5))
 
