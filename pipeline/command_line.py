@@ -87,9 +87,30 @@ def parse_experiment(description: str | None, arguments: list[str]) -> Experimen
     """Returns the experiment that a job's `arguments` describe.
 
     Raises:
-        ConfigError: As `parse` says.
+        ConfigError: As `parse` says, or an option of another method is given.
     """
-    return parse(Experiment(), description, arguments)
+    experiment = parse(Experiment(), description, arguments)
+    _refuse_other_methods(experiment, arguments)
+    return experiment
+
+
+def _refuse_other_methods(experiment: Experiment, arguments: list[str]) -> None:
+    """Checks that no option is given that has no effect. A file may have settings of several methods.
+
+    Raises:
+        ConfigError: An option is of another method than the one that is trained.
+    """
+    of_method = {name: name for name in experiment.method_names()}
+    if not experiment.settings.plans:
+        of_method["planning"] = next(name for name in of_method if getattr(experiment, name).plans)
+    for argument in (argument for argument in arguments if argument.startswith("--")):
+        option = argument.removeprefix("--").partition("=")[0]
+        method = of_method.get(option.partition(".")[0], experiment.method)
+        if "." in option and method != experiment.method:
+            raise ConfigError(
+                f"--{option} is a setting of {method}, but method is {experiment.method}; expected none of another "
+                f"method: leave it out, or add --method {method}."
+            )
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def parse(defaults: Settings, description: str | None, arguments: list[str]) -> 
     known = _add_settings(parser, defaults, "")
     _check_files(arguments)
     try:
-        values = parser.parse_args(arguments).as_dict()
+        values = parser.parse_args(_files_first(arguments)).as_dict()
     except jsonargparse.ArgumentError as error:
         raise ConfigError(_plain_words(str(error), known)) from error
     values.pop("config")
@@ -96,6 +96,20 @@ def _rule(field: FieldInfo) -> str:
         if hasattr(mark, name)
     ]
     return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _files_first(arguments: list[str]) -> list[str]:
+    """Returns the arguments with every `--config` before all others: options win over files wherever they stand."""
+    files: list[str] = []
+    options: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        chosen = files if argument.partition("=")[0] == "--config" else options
+        chosen.append(argument)
+        if argument == "--config" and waiting and not waiting[0].startswith("--"):
+            chosen.append(waiting.pop(0))
+    return files + options
 
 
 def _check_files(arguments: list[str]) -> None:

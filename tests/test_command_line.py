@@ -12,7 +12,7 @@ from pipeline.command_line import job
 from pipeline.command_line import parse_experiment as parse
 from pipeline.configuration import claim_folder
 from pipeline.errors import RunFolderError
-from pipeline.experiment import Experiment
+from pipeline.experiment import Experiment, stage_identity
 from pipeline.run_folder import RunFolder
 from tests.conftest import REPOSITORY
 
@@ -34,23 +34,22 @@ def test_settings_that_a_job_does_not_use_do_not_replace_those_that_made_the_res
     arguments: list[str], tmp_path: Path
 ) -> None:
     def evaluate(experiment: Experiment, run: RunFolder) -> None:
-        identity = {"planning": experiment.planning.identity(), "environment": experiment.environment.identity()}
+        identity = {"acting": experiment.planning.identity(), "environment": experiment.environment.identity()}
         claim_folder(run.episodes("trajectory_transformer"), {"seed": 0, **identity}, "episodes")
 
     def train(experiment: Experiment, run: RunFolder) -> None:
-        identity = {"model": experiment.model.identity(), "training": experiment.training.identity()}
-        claim_folder(run.checkpoints, {"seed": experiment.seed, **identity, "shards": "abc"}, "checkpoints")
+        claim_folder(run.checkpoints, {**stage_identity(experiment, "train"), "shards": "abc"}, "checkpoints")
 
     config, given = tmp_path / "mine" / "config.yaml", list(sys.argv)
-    arguments += ["--model.width", "64", "--seed", "3"]
+    arguments += ["--trajectory_transformer.width", "64", "--seed", "3"]
     job(train, "")
-    arguments[:] = [*given, "--model.width", "32", "--planning.beam_width", "16"]
+    arguments[:] = [*given, "--trajectory_transformer.width", "32", "--planning.beam_width", "16"]
     job(evaluate, "")
-    arguments[:] = [*given, "--planning.beam_width", "64", "--training.num_workers", "2"]
+    arguments[:] = [*given, "--planning.beam_width", "64", "--training.keep_best", "2", "--workers.number", "2"]
     job(lambda experiment, run: None, "")
     written = parse("", ["--config", str(config)])
-    assert (written.seed, written.model.width, written.planning.beam_width) == (3, 64, 16)
-    assert written.training.num_workers == 2, "it changes how training runs, not what it gave"
+    assert (written.seed, written.trajectory_transformer.width, written.planning.beam_width) == (3, 64, 16)
+    assert (written.training.keep_best, written.workers.number) == (2, 2), "they change how it runs, not what it gave"
 
 
 def test_a_setting_of_an_older_version_is_left_out_of_the_configuration(arguments: list[str], tmp_path: Path) -> None:

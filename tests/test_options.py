@@ -7,6 +7,7 @@ from pipeline.command_line import parse_experiment as parse
 from pipeline.configuration import Config
 from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment
+from pipeline.methods.behaviour_cloning.config import BehaviourCloningConfig
 from tests.conftest import REPOSITORY
 
 
@@ -26,9 +27,29 @@ def test_later_files_win_over_earlier_ones_and_the_command_line_over_both(tmp_pa
     assert (experiment.planning.beam_width, experiment.planning.horizon, experiment.seed) == (1, 2, 3)
 
 
+@pytest.mark.parametrize("separate", [True, False])
+def test_options_win_over_files_wherever_they_stand(tmp_path: Path, separate: bool) -> None:
+    files = [write(tmp_path / f"{number}.yaml", name="of-the-file", seed=number) for number in (1, 2)]
+    given = [["--config", file] if separate else [f"--config={file}"] for file in files]
+    experiment = parse("", ["--name", "mine", *given[0], "--training.compile", *given[1], "--planning.horizon", "3"])
+    assert (experiment.name, experiment.seed) == ("mine", 2)
+    assert (experiment.training.compile, experiment.planning.horizon) == (True, 3)
+
+
+def test_an_option_of_another_method_is_refused_and_a_file_may_have_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "both.yaml", decision_transformer={"layers": 1}, planning={"horizon": 2})
+    cloning = ["--method", "behaviour_cloning", "--config", file]
+    assert parse("", cloning).settings == BehaviourCloningConfig()
+    for option, method in (("decision_transformer.layers", "decision_transformer"), ("planning.horizon", "traj")):
+        message = rf"^--{option} is a setting of {method}.*, but method is behaviour_cloning; .* add --method {method}"
+        with pytest.raises(ConfigError, match=message):
+            parse("", [*cloning, f"--{option}=3"])
+    assert parse("", [*cloning, "--behaviour_cloning.layers", "2"]).behaviour_cloning.layers == 2
+
+
 def test_lists_and_null_are_written_as_in_yaml() -> None:
-    experiment = parse("", ["--training.num_workers", "[1, 4]", "--planning.cdf_act", "null"])
-    assert experiment.training.num_workers == (1, 4)
+    experiment = parse("", ["--workers.number", "[1, 4]", "--planning.cdf_act", "null"])
+    assert experiment.workers.number == (1, 4)
     assert experiment.planning.cdf_act is None
 
 
@@ -54,8 +75,8 @@ def test_a_switch_may_stand_without_its_value(arguments: list[str], expected: bo
         (["--data.sources", "[{id: x"], r"^data\.sources is '\[\{id: x'; expected a list in square brackets\.$"),
         (["--data.sources", "[{root: x}]"], r"^data\.sources\.0\.id is missing; expected a value for it\.$"),
         (
-            ["--training.num_workers", "x"],
-            r"^.*num_workers is 'x'; expected a whole number or a list in square brackets\.$",
+            ["--workers.number", "x"],
+            r"^workers\.number is 'x'; expected a whole number or a list in square brackets\.$",
         ),
         (["--evaluation.videos", "null"], r"^evaluation\.videos is null; expected a whole number\.$"),
         (
@@ -76,7 +97,11 @@ def test_a_switch_may_stand_without_its_value(arguments: list[str], expected: bo
             r"^sweep\.space has a range from 4 to 2; expected low",
         ),
         (["--name", "a/b"], r"name is 'a/b'; expected it to match pattern"),
-        (["--model.heads", "3"], r"model\.heads is 3; expected a divisor of model\.width, 128\."),
+        (
+            ["--trajectory_transformer.heads", "3"],
+            r"^trajectory_transformer\.heads is 3; expected a divisor of trajectory_transformer\.width, 128\.$",
+        ),
+        (["--model.width", "3"], r"^model\.width is not a setting; expected one of those that --help lists"),
         (["--planning.context_transitions", "20"], r"planning\.context_transitions is 20; expected less than"),
         (
             ["--planning.discount", "0.9"],
@@ -115,7 +140,7 @@ def test_a_wrong_setting_in_a_file_is_told_the_same_way(
         ("name: \x01", r"second\.yaml is not YAML \(.*special characters"),
         ("", r"second\.yaml holds no settings; expected some by section, such as `planning: \{horizon: 5\}`\."),
         ("[1, 2]", r"second\.yaml holds no settings"),
-        ("model:\n", r"second\.yaml holds no settings"),
+        ("planning:\n", r"second\.yaml holds no settings"),
     ],
 )
 def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, text: str, message: str) -> None:
