@@ -32,7 +32,7 @@ def test_the_whole_way_runs_as_a_submitted_job(cluster: dict[str, str], tmp_path
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
     summary = json.loads((tmp_path / "quickstart" / "summary.json").read_text())
     assert summary["data"]["episodes"] > 0
-    assert set(summary["methods"]) == {"random", "behaviour_cloning", "trajectory_transformer"}
+    assert set(summary["methods"]) == {"random", "one_step", "trajectory_transformer"}
     for row in summary["methods"].values():
         assert row["episodes"] == 2
         assert row["interval"][0] <= row["mean_return"] <= row["interval"][1]
