@@ -1,4 +1,4 @@
-"""Runs evaluation episodes of every method and prints the table.
+"""Runs evaluation episodes of every row of the table and prints the table.
 
 From the repository's root:
 

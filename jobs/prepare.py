@@ -1,4 +1,4 @@
-"""Turns Minari datasets into token shards: values to go, discretisation, Parquet, and last the manifest.
+"""Turns Minari datasets into shards: values to go, discretisation, Parquet, and last the manifest.
 
 From the repository's root:
 

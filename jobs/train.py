@@ -1,4 +1,4 @@
-"""Trains a model on a run's token shards.
+"""Trains a model on a run's shards.
 
 From the repository's root:
 
