@@ -85,6 +85,16 @@ class ShardSettings:
         ]
         return pa.schema([*_FACTS, *lists])
 
+    @property
+    def repeated_columns(self) -> list[str]:
+        """Parquet's paths of columns whose numbers recur: a dictionary of float32 values is larger than they are."""
+        return [*(field.name for field in _FACTS), *(_path(name) for name in self.columns if name == TOKENS)]
+
+    @property
+    def encodings(self) -> dict[str, str]:
+        """How the other columns are written: first bytes together, then second ones; 64 instead of 100 bytes a step."""
+        return {_path(name): "BYTE_STREAM_SPLIT" for name in self.columns if name != TOKENS}
+
     def _type(self, column: str) -> "pa.DataType":
         if column != TOKENS:
             return pa.float32()
@@ -99,6 +109,10 @@ class ShardSettings:
         hasher.update(repr(self.discretizer.layout).encode())
         hasher.update(self.discretizer.edges.tobytes())
         return hasher.hexdigest()
+
+
+def _path(column: str) -> str:
+    return f"{column}.list.element"
 
 
 def shard_name(index: int) -> str:
@@ -120,7 +134,14 @@ def write_shard(
     clipped = np.zeros(settings.discretizer.layout.transition_dim, dtype=np.int64)
     sink, rows, steps, waiting = pa.BufferOutputStream(), 0, 0, 0
     pending: list[_Row] = []
-    with pq.ParquetWriter(sink, settings.schema, compression="zstd", compression_level=3) as writer:
+    with pq.ParquetWriter(
+        sink,
+        settings.schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=settings.repeated_columns,
+        column_encoding=settings.encodings,
+    ) as writer:
         for episode, split in episodes:
             table = transition_table(episode, settings.treatment)
             clipped += settings.discretizer.clipped(table)
