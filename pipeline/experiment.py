@@ -149,30 +149,30 @@ def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
     of those that another stage ran with: the record would name settings that nothing was made with.
     """
     values = experiment.model_dump(mode="json")
-    for made in _made(run):
-        for part, settings in made.items():
-            if not isinstance(settings, dict):
-                values[part] = settings
-            elif part in values:
-                # A setting that this version does not know any more is left out, so that the record can be read.
-                values[part] = {name: settings.get(name, value) for name, value in values[part].items()}
+    folders: dict[Stage, Path] = {"collect": run.behaviour, "prepare": run.shards, "train": run.checkpoints}
+    for stage, folder in folders.items():
+        claimed = claimed_identity(folder) or {}
+        _take_over(values, claimed, ("seed", *_SECTIONS[stage], claimed.get("method", "")))
+    rows = [claimed_identity(folder) or {} for folder in sorted(run.evaluation.glob("*/"))]
+    for row in rows[:1]:
+        # The rows of one table have one environment, and the training's seed.
+        _take_over(values, row, ("environment",))
+    # The only row that all planning settings act on.
+    planner = claimed_identity(run.episodes("trajectory_transformer")) or {}
+    _take_over(values, {"planning": planner.get("acting", {})}, ("planning",))
+    for row in [row for row in rows if row.get("method") in experiment.method_names()][:1]:
+        settings = type(getattr(experiment, row["method"])).model_validate(values[row["method"]])
+        values[row["method"]] |= settings.acted(row["acting"])
     return values
 
 
-def _made(run: RunFolder) -> list[dict[str, Any]]:
-    """Returns what each stage was run with, and its seed, as its folder was claimed with them."""
-    folders: dict[Stage, Path] = {"collect": run.behaviour, "prepare": run.shards, "train": run.checkpoints}
-    made = []
-    for stage, folder in folders.items():
-        claimed = claimed_identity(folder) or {}
-        made.append(_parts(claimed, ("seed", *_SECTIONS[stage], claimed.get("method", ""))))
-    # The rows of one table have one environment, and the training's seed.
-    rows = [claimed_identity(folder) or {} for folder in sorted(run.evaluation.glob("*/"))]
-    made += [_parts(row, ("environment",)) for row in rows[:1]]
-    # The only row that all planning settings act on.
-    planner = claimed_identity(run.episodes("trajectory_transformer")) or {}
-    return [*made, {"planning": planner["acting"]}] if "acting" in planner else made
+def _take_over(values: dict[str, Any], made: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Replaces parts of the experiment by what something was made with.
 
-
-def _parts(claimed: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: claimed[name] for name in names if name in claimed}
+    A setting that this version does not know any more is left out, so that the record can be read.
+    """
+    for name in (name for name in names if name in made):
+        if not isinstance(made[name], dict):
+            values[name] = made[name]
+        elif name in values:
+            values[name] = {field: made[name].get(field, value) for field, value in values[name].items()}

@@ -130,3 +130,16 @@ def test_the_record_keeps_the_environment_that_any_row_was_evaluated_in(tmp_path
     claim_folder(run.episodes("gaze"), {"row": "gaze", "environment": evaluated.identity()}, "episodes")
     written = Entire.model_validate(as_made(entire(method="crystal_ball"), run))
     assert written.environment == evaluated
+
+
+@pytest.mark.parametrize(("steps", "recorded"), [(5, 5), (20, None)])
+def test_the_record_keeps_how_a_model_that_is_asked_for_returns_acted(
+    tmp_path: Path, steps: int, recorded: int | None
+) -> None:
+    run = RunFolder(tmp_path)
+    acting = {"target_return": 3.0, "context_steps": steps, "sample_actions": False}
+    row = {"row": "decision_transformer@3", "method": "decision_transformer", "acting": acting}
+    claim_folder(run.episodes("decision_transformer@3"), row, "episodes")
+    given = entire(method="decision_transformer", decision_transformer={"target_returns": 7.0, "acting_steps": 2})
+    written = Entire.model_validate(as_made(given, run)).decision_transformer
+    assert (written.acting_steps, written.sample_actions, written.target_returns) == (recorded, False, 7.0)

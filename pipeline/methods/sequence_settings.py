@@ -1,6 +1,7 @@
 """Settings that the Decision Transformer and behaviour cloning have in common."""
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -36,6 +37,10 @@ class SequenceSettings(MethodSettings):
         description="Draw discrete actions from what is predicted; false takes the most likely one.",
         json_schema_extra=VOLATILE,
     )
+
+    def acted(self, acting: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns whether discrete actions were drawn."""
+        return {"sample_actions": acting["sample_actions"]}
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:

@@ -1,5 +1,6 @@
 """What the settings of every method have in common; light to import, as the command line reads them."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ValidationError
@@ -32,6 +33,10 @@ class MethodSettings(Config):
     def of_the_model(self) -> dict[str, Any]:
         """Returns the fields that decide the model."""
         return {name: value for name, value in self.identity().items() if name not in self.only_training}
+
+    def acted(self, acting: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the volatile fields that a row of a model of these settings acted with, by what its identity says."""
+        return {}
 
     def acting_as(self, given: Self) -> Self:
         """Returns these settings, which a model was trained with, and of `given` how it acts.

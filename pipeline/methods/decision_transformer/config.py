@@ -1,6 +1,7 @@
 """The settings of the Decision Transformer: its network, and the returns that it is asked for."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -34,6 +35,11 @@ class DecisionTransformerConfig(SequenceSettings):
         description="Steps that it sees while it acts, at most context_steps; null takes all of these.",
         json_schema_extra=VOLATILE,
     )
+
+    def acted(self, acting: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns how it acted, but for the returns asked for: rows of several stand beside each other."""
+        steps = acting["context_steps"]
+        return super().acted(acting) | {"acting_steps": None if steps == self.context_steps else steps}
 
     @model_validator(mode="after")
     def _acting_fits(self) -> "DecisionTransformerConfig":
