@@ -33,7 +33,7 @@ SQUARE = table(
 
 def test_the_return_map_has_every_return_and_says_what_was_not_run() -> None:
     assert sorted(texts(return_heat_map(SQUARE, (BEAM, HORIZON)))) == sorted(
-        [*("8", "16", BEAM, "5", "10", HORIZON), *("11.0", "12.0", "13.0", "not run")]
+        [*("8", "16", "beam_width", "5", "10", "horizon"), *("11.0", "12.0", "13.0", "not run")]
     )
 
 
