@@ -68,6 +68,15 @@ class Experiment(Config):
         return (RANDOM, *self.settings.default_rows) if rows is None else tuple(dict.fromkeys(rows))
 
     @model_validator(mode="after")
+    def _runs_lie_in_a_folder(self) -> "Experiment":
+        if "://" in self.runs:
+            raise ConfigError(
+                f"runs is {self.runs!r}; expected a folder: runs cannot lie on an object store. Mount it and give the "
+                "path; shards alone may lie there (data.output)."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _method_and_rows_exist(self) -> "Experiment":
         if self.method not in self.method_names():
             raise ConfigError(f"method is {self.method!r}; expected one of {', '.join(self.method_names())}.")

@@ -98,6 +98,28 @@ def _rule(field: FieldInfo) -> str:
     return " ".join([kind, ", ".join(bounds)]).strip()
 
 
+class _TwiceError(yaml.MarkedYAMLError):
+    """A setting stands twice in one place."""
+
+
+class _OnceEach(yaml.SafeLoader):
+    """Refuses a setting that stands twice in one place, of which YAML takes the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Returns the mapping.
+
+        Raises:
+            _TwiceError: A key stands in it twice.
+        """
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in lines:
+                raise _TwiceError(problem=f"has {key} twice, in lines {lines[key]} and {line}")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def _files_first(arguments: list[str]) -> list[str]:
     """Returns the arguments with every `--config` before all others: options win over files wherever they stand."""
     files: list[str] = []
@@ -124,7 +146,9 @@ def _check_files(arguments: list[str]) -> None:
     paths = parser.parse_known_args(arguments)[0].config
     for path in (path for path in paths if path and path.is_file()):
         try:
-            content = yaml.safe_load(path.read_bytes())
+            content = yaml.load(path.read_bytes(), _OnceEach)
+        except _TwiceError as error:
+            raise ConfigError(f"{path} {error.problem}; expected each setting once.") from error
         except yaml.MarkedYAMLError as error:
             place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
             raise ConfigError(f"{path}{place} is not YAML: {error.problem}; expected settings by section.") from error

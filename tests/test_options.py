@@ -70,6 +70,8 @@ def test_a_switch_may_stand_without_its_value(arguments: list[str], expected: bo
             ["--planning.beam", "3"],
             r"^planning\.beam is not a setting; expected one .* lists, perhaps planning\.beam_width( or [a-z._ ]+)?\.$",
         ),
+        (["--runs", "s3://bucket/runs"], r"^runs is 's3://bucket/runs'; expected a folder: .* \(data\.output\)\.$"),
+        (["--runs", "file:///tmp/runs"], r"^runs is 'file:///tmp/runs'; expected a folder"),
         (["--qqq", "3"], r"^qqq is not a setting; expected one of those that --help lists\.$"),
         (["--data.discretizer", "log"], r"data\.discretizer is 'log'; expected it to be 'quantile' or 'uniform'\."),
         (["--data.sources", "[{id: x"], r"^data\.sources is '\[\{id: x'; expected a list in square brackets\.$"),
@@ -136,6 +138,9 @@ def test_a_wrong_setting_in_a_file_is_told_the_same_way(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("seed: 1\nname: x\nseed: 2\n", r"second\.yaml has seed twice, in lines 1 and 3; expected each setting once"),
+        ("planning:\n  horizon: 1\n  horizon: 1\n", r"second\.yaml has horizon twice, in lines 2 and 3"),
+        ("planning: {horizon: 1}\nseed: 1\nplanning: {plan_every: 1}\n", r"has planning twice, in lines 1 and 3"),
         ("seed: 1\nmodel: [1\nname: x\n", r"second\.yaml, line 3 is not YAML: .*; expected settings by section"),
         ("name: \x01", r"second\.yaml is not YAML \(.*special characters"),
         ("", r"second\.yaml holds no settings; expected some by section, such as `planning: \{horizon: 5\}`\."),
