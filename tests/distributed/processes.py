@@ -50,6 +50,18 @@ def descendants(pid: int, name: str) -> list[int]:
     return [process for process, title in titles.items() if name in title and below(process)]
 
 
+def some_descendants(pid: int, name: str, log: Path) -> list[int]:
+    """Returns what `descendants` gives, once there are some: a process has no title while it is given another one."""
+    found: list[int] = []
+
+    def are_some() -> bool:
+        found.extend(descendants(pid, name))
+        return bool(found)
+
+    wait_for(are_some, f"a process of {name}", log, seconds=30)
+    return found
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process has not ended yet."""
     try:
