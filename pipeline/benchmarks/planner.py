@@ -83,6 +83,7 @@ def run(options: PlannerBenchmark) -> dict[str, Any]:
         "device": options.device,
         "threads": torch.get_num_threads(),
         "precision": str(subject.planner.product_dtype).removeprefix("torch."),
+        "gpu_kernels": options.gpu_kernels,
         "beam_width": options.planning.beam_width,
         "horizon": options.planning.horizon,
         "identical": _identical(options, subject, timings.expected),

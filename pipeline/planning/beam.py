@@ -90,7 +90,7 @@ class BeamPlanner:
         with torch.inference_mode():
             weights = Weights(model, self.device, self.product_dtype)
             centers_DN = torch.tensor(discretizer.centers, device=self.device, dtype=weights.dtype)
-            self._stepper = make_stepper(weights, self.layout, self.shape)
+            self._stepper = self._make_stepper()(weights, self.layout, self.shape)
             decoder = Decoder(weights, self.layout, self.shape, self._stepper)
             search = BeamSearch(config, decoder, centers_DN, ranking or RANKINGS[config.ranking])
             self._search: Callable[[SearchInputs], SearchResult] = search
@@ -110,6 +110,10 @@ class BeamPlanner:
         groups = [asked[first : first + self.shape.episodes] for first in range(0, len(asked), self.shape.episodes)]
         plans = iter([plan for group in groups for plan in self._plan_group(group)])
         return [None if request is None else next(plans) for request in requests]
+
+    def _make_stepper(self) -> Callable[[Weights, TransitionLayout, SearchShape], Stepper]:
+        on_gpu = self.device.type == "cuda"
+        return make_triton_stepper if on_gpu and self.config.gpu_kernels == "triton" else make_stepper
 
     def _plan_group(self, requests: list[PlanRequest]) -> list[Plan]:
         """Returns the plans of one search."""
@@ -141,17 +145,38 @@ class BeamPlanner:
 
 def make_stepper(weights: Weights, layout: TransitionLayout, shape: SearchShape) -> Stepper:
     """Returns the stepper for the weights' device and number format."""
-    if not _is_compiled(weights.tokens.device, weights.product_dtype):
-        return DenseStepper(weights, layout, shape)
     # Imported where it is needed: a GPU machine does without the compiler that it brings.
-    from pipeline.planning.compiled_stepper import CompiledStepper
+    if _is_compiled(weights.tokens.device, weights.product_dtype):
+        from pipeline.planning.compiled_stepper import CompiledStepper
 
-    return CompiledStepper(weights, layout, shape)
+        return CompiledStepper(weights, layout, shape)
+    return DenseStepper(weights, layout, shape)
+
+
+def make_triton_stepper(weights: Weights, layout: TransitionLayout, shape: SearchShape) -> Stepper:
+    """Returns the stepper of our own kernels.
+
+    Raises:
+        ConfigError: The device does not run them, or they would round.
+    """
+    _check_kernels(weights.tokens.device, weights.product_dtype)
+    from pipeline.planning.triton_stepper import TritonStepper
+
+    return TritonStepper(weights, layout, shape)
 
 
 def _is_compiled(device: torch.device, product_dtype: torch.dtype) -> bool:
-    """Returns whether `CompiledStepper` computes there, `DenseStepper` otherwise."""
+    """Returns whether `CompiledStepper` computes there."""
     return device.type == "cpu" and product_dtype != torch.bfloat16
+
+
+def _check_kernels(device: torch.device, product_dtype: torch.dtype) -> None:
+    capability = torch.cuda.get_device_capability(device)
+    if product_dtype == torch.float64 or capability < (8, 0):
+        raise ConfigError(
+            f"planning.gpu_kernels is triton, for {product_dtype} on {torch.cuda.get_device_name(device)} of compute "
+            f"capability {capability[0]}.{capability[1]}; expected float32 or bfloat16, and 8.0 or later, or torch."
+        )
 
 
 def _episodes_per_search(config: PlanningConfig, device: torch.device, product_dtype: torch.dtype) -> int:

@@ -44,6 +44,11 @@ class PlanningConfig(Config):
         description="Of the products inside the model's blocks; auto is float32 on a CPU and bfloat16 on CUDA. Norms, "
         "softmax, logits and scores stay float32.",
     )
+    gpu_kernels: Literal["torch", "triton"] = Field(
+        "torch",
+        description="Of a plan on CUDA: torch's operators, or kernels of our own, a fifth of the "
+        "launches, which have not run on a GPU yet. They round differently.",
+    )
 
     @model_validator(mode="after")
     def _plans_are_long_enough(self) -> "PlanningConfig":
