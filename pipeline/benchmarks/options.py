@@ -38,6 +38,7 @@ class PlannerBenchmark(BenchmarkConfig):
     beam_width: int | None = Field(None, ge=1, description="Instead of the setting's.")
     horizon: int | None = Field(None, ge=1, description="Instead of the setting's.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="As planning.precision.")
+    gpu_kernels: Literal["torch", "triton"] = Field("torch", description="As planning.gpu_kernels.")
     sweep: bool = Field(False, description="Also time other beam widths, horizons and episodes, and fit the law.")
 
     @property
@@ -45,7 +46,10 @@ class PlannerBenchmark(BenchmarkConfig):
         """The search of the setting."""
         _, _, horizon, beam_width = PLANNER_SETTINGS[self.setting]
         return PlanningConfig(
-            horizon=self.horizon or horizon, beam_width=self.beam_width or beam_width, precision=self.precision
+            horizon=self.horizon or horizon,
+            beam_width=self.beam_width or beam_width,
+            precision=self.precision,
+            gpu_kernels=self.gpu_kernels,
         )
 
 
@@ -60,6 +64,7 @@ class TrainBenchmark(BenchmarkConfig):
     batch_size: int | None = Field(None, ge=1, description="Windows of a step; null is 256 on CUDA, 64 elsewhere.")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of our step; as in training.")
     compile: bool = Field(False, description="Compile our step with torch.compile.")
+    cuda_graph: bool = Field(False, description="Replay our step as one CUDA graph; as in training.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of both steps (0.1 in the paper).")
     repeats: int = Field(5, ge=1, description="Pairs of measurements; medians are reported.")
     steps: int = Field(3, ge=1, description="Steps of one measurement.")

@@ -40,6 +40,8 @@ from pipeline.training.world import World
 DIMENSIONS: dict[TrainSetting, tuple[int, int]] = {"hopper": (11, 3), "walker2d": (17, 6), "ant": (27, 8)}
 """Observation and action dimensions."""
 EPISODES, EPISODE_STEPS = 40, 480
+WARM_UPS = 5
+"""Steps of ours on CUDA before the first that is timed: the graph is captured at the fourth."""
 PAPER_WINDOWS = {
     "trajectory_transformer": 50_000_000,
     "decision_transformer": 6_400_000,
@@ -61,7 +63,7 @@ def run(options: TrainBenchmark) -> dict[str, Any]:
     ours, reference = task.ours(), task.reference
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    _measure(ours, task, task.batches(1))
+    _measure(ours, task, task.batches(WARM_UPS if device.type == "cuda" else 1))
     # Before the reference's first step of this size: a process's memory is counted from its start.
     peak_gib = memory_gib(device)
     _measure(reference, task, task.batches(1))
@@ -89,6 +91,7 @@ def run(options: TrainBenchmark) -> dict[str, Any]:
         "precision": "float32" if task.step.dtype is None else "bfloat16",
         "dropout": options.dropout,
         "compile": options.compile,
+        "cuda_graph": options.cuda_graph,
         "batch_size": batch_size,
         "step_ms": round(1000 * seconds, 2),
         "paper_training_minutes": round(PAPER_WINDOWS[options.method] / batch_size * seconds / 60, 1),
@@ -99,7 +102,8 @@ class _Task:
     """One model with our step and the reference's, and windows for both."""
 
     def __init__(self, options: TrainBenchmark, device: torch.device, batch_size: int, dropout: float) -> None:
-        config = TrainingConfig(batch_size=batch_size, precision=options.precision, compile=options.compile)
+        chosen = {name: getattr(options, name) for name in ("precision", "compile", "cuda_graph")}
+        config = TrainingConfig(batch_size=batch_size, **chosen)
         self._rng, self._batch_size, self.device = stream(0, "benchmark"), batch_size, device
         self.clock = time.process_time if options.clock == "cpu" else time.perf_counter
         method, settings = METHODS[options.method], paper_settings(options.method, dropout)

@@ -33,6 +33,12 @@ class TrainingConfig(Config):
         "BF16), else float32.",
     )
     compile: bool = Field(False, description="Compile the step with torch.compile.")
+    cuda_graph: bool = Field(
+        False,
+        description="Replay the step as one CUDA graph where a single GPU trains: the same numbers without a launch of "
+        "each kernel. It has not run on a GPU yet.",
+        json_schema_extra=VOLATILE,
+    )
     validation_windows: int = Field(2_000, ge=1, description="Held-out windows for the validation loss, at most.")
     checkpoint_minutes: float = Field(
         1.0,

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.training.config import TrainingConfig
 
@@ -35,7 +35,13 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of every group."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float | Tensor) -> None:
+    """Sets the learning rate of every group.
+
+    Args:
+        optimizer: AdamW.
+        learning_rate: A number, or a scalar on the device where a CUDA graph is to read it at every step.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        # A checkpoint brings both from the device that wrote it.
+        group["lr"], group["capturable"] = learning_rate, isinstance(learning_rate, Tensor)

@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches forward and backward, one clip, one update. It never waits for the device."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.seeding import derived_seed
+from pipeline.training.captured import CapturedUpdate
 from pipeline.training.config import TrainingConfig
 from pipeline.training.objective import Objective
 from pipeline.training.optimizer import make_optimizer, set_learning_rate
@@ -18,7 +19,7 @@ from pipeline.training.world import World
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step gives, on the device.
+    """What one step gives, on the device; the next step may overwrite it.
 
     Attributes:
         sums: (M, 2) of this worker's windows: the sum and the count of each measure (`pipeline.training.objective`).
@@ -65,17 +66,28 @@ class TrainStep:
         self._forward: nn.Module = world.wrap(self.model)
         if config.compile:
             self._forward.compile()
+        self._update: Callable[[Windows], StepResult] = self._eager
+        self._learning_rate: float | Tensor = 0.0
+        if config.cuda_graph and world.device.type == "cuda" and world.size == 1:
+            # A number would be captured as it is; a tensor is read at every replay.
+            self._update, self._learning_rate = CapturedUpdate(self._eager), torch.zeros((), device=world.device)
 
     def __call__(self, batch: Windows, step: int, learning_rate: float) -> StepResult:
         """Updates the model with this worker's share `batch` of the global batch of `step`."""
-        # The global count divides; DDP averages over the workers, so each multiplies by their number.
-        scale = self._world.size / self._world.all_reduce_(self.objective.counted(batch))
         self._seed_dropout(step)
         self.model.train()
+        if isinstance(self._learning_rate, Tensor):
+            set_learning_rate(self.optimizer, self._learning_rate.fill_(learning_rate))
+        else:
+            set_learning_rate(self.optimizer, learning_rate)
+        return self._update(batch)
+
+    def _eager(self, batch: Windows) -> StepResult:
+        # The global count divides; DDP averages over the workers, so each multiplies by their number.
+        scale = self._world.size / self._world.all_reduce_(self.objective.counted(batch))
         self.optimizer.zero_grad(set_to_none=True)
         sums = [self._backward(part, scale, last) for part, last in self._micro_batches(batch)]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._config.gradient_clip)
-        set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         return StepResult(torch.stack(sums).sum(0), norm)
 

@@ -47,6 +47,25 @@ class Windows:
         columns = {name: column[part] for name, column in self.columns.items()}
         return Windows(columns, self.real[part], self.terminated[part], self.timesteps[part])
 
+    def clone(self) -> "Windows":
+        """Returns the same windows in memory of their own."""
+        columns = {name: column.clone() for name, column in self.columns.items()}
+        return Windows(columns, self.real.clone(), self.terminated.clone(), self.timesteps.clone())
+
+    def copy_(self, other: "Windows") -> None:
+        """Takes over the windows of `other` in place.
+
+        Raises:
+            ValueError: There are not as many.
+        """
+        if len(other) != len(self):
+            raise ValueError(f"other has {len(other)} windows; expected {len(self)}.")
+        for name, column in self.columns.items():
+            column.copy_(other[name])
+        self.real.copy_(other.real)
+        self.terminated.copy_(other.terminated)
+        self.timesteps.copy_(other.timesteps)
+
 
 class WindowSource(Protocol):
     """Where the windows of an optimizer step come from: resident episodes, or a stream."""
