@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from pipeline.command_line import parse_experiment, plain_endings
+from pipeline.configuration import expanded
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 
@@ -25,9 +26,9 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--config", action="append", help="YAML file of a run's settings; its name counts.")
     parser.add_argument("--name", help="Name of a run.")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder that holds the runs' folders.")
-    parser.add_argument("--compare", nargs="+", metavar="RUN", help="Runs to compare.")
-    parser.add_argument("--output", type=Path, help="Path of the table without its ending (.md, .tex, .html).")
+    parser.add_argument("--runs", type=expanded, default="runs", help="Folder that holds the runs' folders.")
+    parser.add_argument("--compare", nargs="+", type=expanded, metavar="RUN", help="Runs to compare.")
+    parser.add_argument("--output", type=expanded, help="Path of the table without its ending (.md, .tex, .html).")
     known, _ = parser.parse_known_args(arguments)
     if bool(known.compare) == bool(known.config or known.name):
         parser.error("expected --config or --name of the run to report on, or --compare with several runs.")
@@ -48,8 +49,8 @@ def _report_on(experiment: Experiment) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from pipeline.reporting.markup import write_comparison
 
-    folders = [Path(name) if "/" in name else options.runs / name for name in options.compare]
-    stem = options.output or folders[0].resolve().parent / "comparison"
+    folders = [Path(name) if "/" in name else Path(options.runs) / name for name in options.compare]
+    stem = Path(options.output) if options.output else folders[0].resolve().parent / "comparison"
     print(write_comparison(folders, stem))
     print(f"report    {stem}.html, .tex and .md")
 

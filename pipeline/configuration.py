@@ -1,13 +1,15 @@
 """What every configuration of the pipeline has in common: frozen, strict, comparable, and stored as YAML."""
 
 import os
+import re
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 from pipeline.errors import RunFolderError
 
@@ -20,12 +22,34 @@ IDENTITY = "_identity.yaml"
 _ADVICE = "Choose another --name"
 
 
+def expanded(place: str) -> str:
+    """Returns a path or URI with the home folder for `~`, and the values of `$NAME` and `${NAME}`.
+
+    Raises:
+        PydanticCustomError: There is no such variable, or no such user.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in os.environ:
+            raise PydanticCustomError("unset_variable", "{name} is not set", {"name": name})
+        return os.environ[name]
+
+    # As text: a Path would make one slash of a URI's two.
+    at_home = os.path.expanduser(re.sub(r"\$\{(\w+)\}|\$(\w+)", value, place))  # noqa: PTH111
+    if at_home.startswith("~"):
+        raise PydanticCustomError("unknown_home", "it has no home folder")
+    return at_home
+
+
+Place = Annotated[str, AfterValidator(expanded)]
+"""A setting that names a file, a folder or a URI, from wherever the job is started."""
+
+
 class Config(BaseModel):
     """Base of all configurations: unknown keys are refused, values are validated, instances never change."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
         """Returns the fields that decide what a stage makes, nested as in the configuration, volatile ones left out."""

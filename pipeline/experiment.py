@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.acting import RANDOM
 from pipeline.collection.config import CollectConfig
-from pipeline.configuration import VOLATILE, Config, claimed_identity
+from pipeline.configuration import VOLATILE, Config, Place, claimed_identity
 from pipeline.data.config import DataConfig
 from pipeline.environments import EnvironmentConfig
 from pipeline.errors import ConfigError
@@ -31,7 +31,7 @@ class Experiment(Config):
         description="Name of the run's folder.",
         json_schema_extra=VOLATILE,
     )
-    runs: str = Field(
+    runs: Place = Field(
         "runs",
         description="Folder that holds the runs' folders; shared by all nodes of a cluster.",
         json_schema_extra=VOLATILE,

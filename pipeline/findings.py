@@ -24,6 +24,8 @@ _EXPECTED = {
     "too_long": "a length of at most {max_length}",
     "too_short": "a length of at least {min_length}",
     "tuple_type": "a list in square brackets",
+    "unknown_home": "~ to be followed by / or by a user that there is",
+    "unset_variable": "the environment variable {name} to be set",
 }
 """By pydantic's type of error, where its own message speaks of Python's types."""
 

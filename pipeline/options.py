@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +14,13 @@ from pydantic.fields import FieldInfo
 from pipeline.configuration import Config
 from pipeline.errors import ConfigError
 from pipeline.findings import findings, unknown
+from pipeline.typed_yaml import TwiceError, alternatives, dump, load, read, typed
 
 Settings = TypeVar("Settings", bound=Config)
+
+_MODE = "typed_yaml"
+jsonargparse.set_loader(_MODE, load, (yaml.YAMLError,))
+jsonargparse.set_dumper(_MODE, dump)
 
 
 def parse(defaults: Settings, description: str | None, arguments: list[str]) -> Settings:
@@ -28,6 +34,7 @@ def parse(defaults: Settings, description: str | None, arguments: list[str]) -> 
         formatter_class=_Help,
         exit_on_error=False,
         allow_abbrev=False,
+        parser_mode=_MODE,
         usage="%(prog)s [--config FILE ...] [--SECTION.SETTING VALUE ...]",
     )
     parser.add_argument(
@@ -40,6 +47,7 @@ def parse(defaults: Settings, description: str | None, arguments: list[str]) -> 
     except jsonargparse.ArgumentError as error:
         raise ConfigError(_plain_words(str(error), known)) from error
     values.pop("config")
+    values = typed(values, type(defaults))
     try:
         return type(defaults).model_validate(values)
     except ValidationError as error:
@@ -59,7 +67,8 @@ class _Help(jsonargparse.DefaultHelpFormatter):
 def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix: str) -> list[str]:
     """Adds one option for each setting, section by section, and returns their names.
 
-    The options take any value: pydantic alone judges them, so that YAML and command line give the same errors.
+    The options take any value, read as their settings' types say: pydantic alone judges them, so that YAML and command
+    line give the same errors.
     """
     group = parser.add_argument_group(prefix.rstrip(".") or "run", (type(defaults).__doc__ or "").split("\n")[0])
     names: list[str] = []
@@ -75,7 +84,7 @@ def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix:
         switch: dict[str, Any] = {"nargs": "?", "const": True} if field.annotation is bool else {}
         group.add_argument(
             f"--{prefix}{name}",
-            type=Any,
+            type=partial(read, annotation=field.annotation),
             default=plain,
             metavar="VALUE",
             **switch,
@@ -87,8 +96,8 @@ def _add_settings(parser: jsonargparse.ArgumentParser, defaults: Config, prefix:
 def _rule(field: FieldInfo) -> str:
     """Returns the type and the range of a setting, for example `int >= 1`."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
-    kind = re.sub(r"typing\.|pipeline\.[\w.]+\.", "", kind)
+    kinds = [kind.__name__ if isinstance(kind, type) else str(kind) for kind in alternatives(field.annotation)]
+    kind = re.sub(r"typing\.|pipeline\.[\w.]+\.", "", " | ".join(kinds)).replace("NoneType", "null")
     bounds = [
         f"{sign} {getattr(mark, name)}"
         for mark in field.metadata
@@ -96,28 +105,6 @@ def _rule(field: FieldInfo) -> str:
         if hasattr(mark, name)
     ]
     return " ".join([kind, ", ".join(bounds)]).strip()
-
-
-class _TwiceError(yaml.MarkedYAMLError):
-    """A setting stands twice in one place."""
-
-
-class _OnceEach(yaml.SafeLoader):
-    """Refuses a setting that stands twice in one place, of which YAML takes the last without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Returns the mapping.
-
-        Raises:
-            _TwiceError: A key stands in it twice.
-        """
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if key in lines:
-                raise _TwiceError(problem=f"has {key} twice, in lines {lines[key]} and {line}")
-            lines[key] = line
-        return super().construct_mapping(node, deep)
 
 
 def _files_first(arguments: list[str]) -> list[str]:
@@ -146,8 +133,8 @@ def _check_files(arguments: list[str]) -> None:
     paths = parser.parse_known_args(arguments)[0].config
     for path in (path for path in paths if path and path.is_file()):
         try:
-            content = yaml.load(path.read_bytes(), _OnceEach)
-        except _TwiceError as error:
+            content = load(path.read_bytes())
+        except TwiceError as error:
             raise ConfigError(f"{path} {error.problem}; expected each setting once.") from error
         except yaml.MarkedYAMLError as error:
             place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""

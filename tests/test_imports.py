@@ -38,7 +38,7 @@ RANKS = [
     {"evaluation"},
     {"reporting"},
     {"experiment"},
-    {"options", "command_line"},
+    {"options", "command_line", "typed_yaml"},
     {"distributed"},
     {"benchmarks"},
 ]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.configuration import Config
+from pipeline.configuration import Config, Place
 from pipeline.planning.config import PlanningConfig
 
 TrainSetting = Literal["hopper", "walker2d", "ant"]
@@ -95,7 +95,7 @@ class PrepareBenchmark(BenchmarkConfig):
     workers: tuple[int, ...] = Field(
         (1, 2), min_length=1, description="Numbers of workers to measure, one after the other."
     )
-    source: str | None = Field(
+    source: Place | None = Field(
         None,
         description="Folder of a Minari data set whose episodes are repeated with a little noise until there are "
         "enough steps; null makes random walks of Hopper's dimensions in episodes of 480 steps.",

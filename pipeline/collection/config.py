@@ -4,14 +4,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.configuration import VOLATILE, Config
+from pipeline.configuration import VOLATILE, Config, Place
 from pipeline.errors import ConfigError
 
 
 class BehaviourConfig(Config):
     """One policy of the behaviour mixture."""
 
-    policy: str = Field(
+    policy: Place = Field(
         "random",
         description="`random`, the name of a scripted controller (pipeline/collection/scripted.py), or the path of a "
         "policy file (.npz).",

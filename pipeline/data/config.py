@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.configuration import VOLATILE, Config
+from pipeline.configuration import VOLATILE, Config, Place
 from pipeline.data.returns import RewardTreatment
 from pipeline.errors import ConfigError
 
@@ -14,12 +14,12 @@ Store = Literal["tokens", "values", "both"]
 class SourceConfig(Config):
     """One dataset, or a glob of them."""
 
-    id: str = Field(
+    id: Place = Field(
         ...,
         description="Minari id, with globs and {a,b} as in mujoco/hopper/{medium,expert}-v0, or the path or URI of a "
         "D4RL HDF5 file (*.hdf5). Every match is a source of its own.",
     )
-    root: str | None = Field(
+    root: Place | None = Field(
         None,
         description="Folder or URI of Minari datasets; null is MINARI_DATASETS_PATH, else Minari's own default, or on "
         "a cluster (RAY_ADDRESS) `datasets` beside the runs.",
@@ -55,7 +55,7 @@ class DataConfig(Config):
     discretizer: Literal["quantile", "uniform"] = Field(
         "quantile", description="Bin edges at the quantiles of each dimension, or of equal width."
     )
-    discretizer_from: str | None = Field(
+    discretizer_from: Place | None = Field(
         None, description="Folder or URI of shards whose bin edges are taken over instead of fitting new ones."
     )
     num_bins: int = Field(100, ge=2, le=65_535, description="Bins per dimension, 2 to 65535 (100 in the paper).")
@@ -88,7 +88,7 @@ class DataConfig(Config):
         ge=1,
         description="Longer episodes are split into rows of this many steps; a row group has about as many.",
     )
-    output: str | None = Field(
+    output: Place | None = Field(
         None, description="Folder or URI (s3://...) of the shards; null is `shards` in the run's folder."
     )
     num_workers: int | None = Field(

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.configuration import VOLATILE, Config
+from pipeline.configuration import VOLATILE, Config, Place
 from pipeline.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ class EvaluationConfig(Config):
     )
     batch_size: int = Field(8, ge=1, description="Episodes that one actor decides for in one call.")
     # What the results depend on is the model's checksum, which the results' identity has; its folder may move.
-    checkpoint: str | None = Field(
+    checkpoint: Place | None = Field(
         None,
         description="Checkpoint folder; null takes the run's best by validation loss.",
         json_schema_extra=VOLATILE,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.configuration import VOLATILE, Config
+from pipeline.configuration import VOLATILE, Config, Place
 
 
 class TrainingConfig(Config):
@@ -75,4 +75,4 @@ class TrainingConfig(Config):
         description="Share of each batch's windows that start in episodes whose return is above the middle between the "
         "data's lowest and highest; null takes every start equally likely. For data whose good episodes are rare.",
     )
-    init_from: str | None = Field(None, description="Checkpoint or public state_*.pt to start from.")
+    init_from: Place | None = Field(None, description="Checkpoint or public state_*.pt to start from.")
