@@ -43,7 +43,7 @@ def _report_on(experiment: Experiment) -> None:
     run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
     if run.summary.exists():
         print_summary(read_summary(run.summary))
-    report(run)
+    report(run, experiment.data.output)
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ def main(experiment: Experiment, run: RunFolder) -> None:
         require_environment(experiment.environment, run.shards_at(experiment.data.output))
         train(experiment, run)
         evaluate(experiment, run)
-    report(run)
+    report(run, experiment.data.output)
 
 
 if __name__ == "__main__":

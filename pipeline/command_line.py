@@ -11,13 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import yaml
-
 from pipeline.configuration import write_text_atomically
 from pipeline.errors import ConfigError, PipelineError, StorageError
 from pipeline.experiment import Experiment, as_made
 from pipeline.options import parse
 from pipeline.run_folder import RunFolder
+from pipeline.stored import yaml_text
 
 USER_ERROR = 2
 """Exit status for what a user can put right, as argparse's own."""
@@ -163,7 +162,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 def write_config(experiment: Experiment, run: RunFolder) -> None:
     """Writes the complete effective configuration into the run's folder; what is made already keeps its settings."""
-    write_text_atomically(run.config, yaml.safe_dump(as_made(experiment, run), sort_keys=False))
+    write_text_atomically(run.config, yaml_text(as_made(experiment, run)))
 
 
 class _Terminated(KeyboardInterrupt):

@@ -1,17 +1,19 @@
 """What every configuration of the pipeline has in common: frozen, strict, comparable, and stored as YAML."""
 
+import errno
 import os
 import re
+import stat
 import uuid
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from pipeline.errors import RunFolderError
+from pipeline.stored import read_bytes, yaml_mapping, yaml_text
 
 VOLATILE: JsonDict = {"volatile": True}
 """Mark for fields that change how a stage runs, not what it makes (workers, cores, how many episodes)."""
@@ -22,11 +24,16 @@ IDENTITY = "_identity.yaml"
 _ADVICE = "Choose another --name"
 
 
+CREDENTIALS = "credentials"
+"""Type of the error of a URI with credentials, whose value nobody may print."""
+
+
 def expanded(place: str) -> str:
     """Returns a path or URI with the home folder for `~`, and the values of `$NAME` and `${NAME}`.
 
     Raises:
-        PydanticCustomError: There is no such variable, or no such user.
+        PydanticCustomError: There is no such variable, or no such user, or it has a password or key in it, which
+            would stand in every record of the run.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -39,6 +46,8 @@ def expanded(place: str) -> str:
     at_home = os.path.expanduser(re.sub(r"\$\{(\w+)\}|\$(\w+)", value, place))  # noqa: PTH111
     if at_home.startswith("~"):
         raise PydanticCustomError("unknown_home", "it has no home folder")
+    if re.match(r"[^/]*://[^/@]*:(?!\d+(/|$))[^@]*@", at_home):
+        raise PydanticCustomError(CREDENTIALS, "it has credentials")
     return at_home
 
 
@@ -97,15 +106,25 @@ def claim_folder(folder: Path, identity: dict[str, Any], what: str, advice: str 
                 f"{folder} holds {strangers[0]!r} but no {path.name}; expected {what} with it, or an empty folder. "
                 "Move that folder away, or remove it to make it again."
             )
-        write_text_atomically(path, yaml.safe_dump(identity, sort_keys=False))
+        write_text_atomically(path, yaml_text(identity))
         return
     require_same(folder, claimed, identity, what, advice)
 
 
 def claimed_identity(folder: Path) -> dict[str, Any] | None:
-    """Returns what `folder` was made from, None where nobody claimed it."""
+    """Returns what `folder` was made from, None where nobody claimed it.
+
+    Raises:
+        RunFolderError: What says so is damaged.
+    """
     path = folder / IDENTITY
-    return dict(yaml.safe_load(path.read_text())) if path.exists() else None
+    try:
+        return yaml_mapping(read_bytes(path)) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} is not readable ({error}); expected what {folder} was made from. Move that folder away, or remove "
+            "it to make it again."
+        ) from error
 
 
 def require_same(
@@ -128,6 +147,34 @@ def require_same(
 def absolute(location: str) -> str:
     """Returns a path or URI that means the same in every process; Ray's workers have other working directories."""
     return location if "://" in location else str(Path(location).absolute())
+
+
+def open_own(path: Path) -> TextIO:
+    """Opens a file of a fixed name to be read and written from its end, made if absent: itself, never what it links to.
+
+    Who prepared the folder could else have any file of this user's emptied.
+
+    Raises:
+        RunFolderError: It is a link, has another name too, or is no regular file.
+        OSError: The file system refuses.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _not_own(path) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(descriptor)
+        raise _not_own(path)
+    return os.fdopen(descriptor, "a+")
+
+
+def _not_own(path: Path) -> RunFolderError:
+    return RunFolderError(
+        f"{path} is a link or no regular file; expected a file of its own. Remove it if you trust who made the folder."
+    )
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from pipeline.configuration import open_own
 from pipeline.errors import RunFolderError
 
 _LOCK = ".lock"
@@ -31,10 +32,10 @@ def exclusive(folder: Path, stage: str) -> Iterator[None]:
         stage: What writes into it, a noun.
 
     Raises:
-        RunFolderError: Another process holds it.
+        RunFolderError: Another process holds it, or `.lock` is a link.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a+") as file:
+    with open_own(folder / _LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -7,9 +7,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.configuration import CREDENTIALS
 from pipeline.errors import ConfigError
 
 _EXPECTED = {
+    CREDENTIALS: "a URI without credentials; the store's own places have them: environment variables such as "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials, or the machine's role",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "dict_type": "values by name in braces",
@@ -71,6 +74,8 @@ def _finding(path: str, details: list[ErrorDetails]) -> str:
         if detail["type"] == "missing":
             return f"{path} is missing; expected a value for it."
     value = "null" if details[0]["input"] is None else repr(details[0]["input"])
+    if details[0]["type"] == CREDENTIALS:
+        value = "a URI with credentials"
     # Where a setting may be of several kinds, there is a finding for each.
     rules = dict.fromkeys(expected(detail) for detail in details)
     return f"{path} is {value}; expected {' or '.join(rules)}."

@@ -141,6 +141,12 @@ def _check_files(arguments: list[str]) -> None:
             raise ConfigError(f"{path}{place} is not YAML: {error.problem}; expected settings by section.") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path} is not YAML ({error}); expected settings by section.") from error
+        for other in ("config", "print_config"):
+            if isinstance(content, dict) and other in content:
+                # jsonargparse would read that file too, and print what it holds in an error.
+                raise ConfigError(
+                    f"{path} has {other}; expected settings alone. Name several files by several --config."
+                )
         if not isinstance(content, dict) or all(value is None for value in content.values()):
             raise ConfigError(
                 f"{path} holds no settings; expected some by section, such as `planning: {{horizon: 5}}`."

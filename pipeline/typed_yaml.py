@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
+from pipeline.stored import PlainLoader
+
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _TRUTHS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NUMBERS = (
@@ -34,7 +36,7 @@ class TwiceError(yaml.MarkedYAMLError):
     """A setting stands twice in one place."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(PlainLoader):
     """Leaves scalars as they are written, and refuses a key that stands twice, of which YAML takes the last."""
 
     def scalar(self, node: yaml.ScalarNode) -> Scalar | None:

@@ -27,6 +27,7 @@ RANKS = [
         "timing",
         "key_to_door",
         "workers",
+        "stored",
     },
     {"tokens"},
     {"data"},

@@ -164,3 +164,28 @@ def test_paths_in_lists_may_too_and_uris_stay_uris(monkeypatch: pytest.MonkeyPat
     assert sources.collect.behaviours[0].policy == "/home/somebody/p.npz"
     with pytest.raises(Exception, match=r"^data\.sources\.0\.root is '\$NOWHERE'; expected the environment variable"):
         parse("", ["--data.sources", "[{id: x, root: $NOWHERE}]"])
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://KEY:SECRET@bucket/x", "s3://KEY:SECRET/2@bucket", "https://u:SECRET@host/x.hdf5"]
+)
+@pytest.mark.parametrize("from_variable", [False, True])
+def test_a_uri_with_credentials_is_refused_and_not_repeated(
+    uri: str, from_variable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", uri)
+    given = "${PLACE}" if from_variable else uri
+    for arguments in (
+        ["--data.output", given],
+        ["--runs", given],
+        ["--data.sources", f"[{{id: x, root: '{given}'}}]"],
+        ["--training.init_from", given],
+    ):
+        with pytest.raises(
+            Exception, match=r"is a URI with credentials; expected a URI without .*AWS_ACCESS_KEY_ID"
+        ) as e:
+            parse("", arguments)
+        assert "SECRET@" not in str(e.value)
+        assert "SECRET/2" not in str(e.value)
+    for harmless in ("s3://bucket/a:b@c", "http://host:9000/a@b.hdf5", "hdfs://me@host/x"):
+        assert parse("", ["--data.output", harmless]).data.output == harmless

@@ -19,6 +19,7 @@ from pipeline.configuration import write_text_atomically
 from pipeline.data.spaces import Spaces
 from pipeline.errors import EvaluationError, PipelineError, StorageError
 from pipeline.evaluation.rollout import Environment
+from pipeline.stored import json_mapping, read_bytes
 from pipeline.tokens.discretizer import Discretizer
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ def read_trace(path: Path) -> PlanTrace | str:
         StorageError: The file is not one of these.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json_mapping(read_bytes(path))
         if "missing" in content:
             return str(content["missing"])
         arrays = {name: np.array(value) for name, value in content.items() if isinstance(value, list)}

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from pipeline.data.manifest import Manifest, read_manifest
@@ -11,7 +10,7 @@ from pipeline.errors import CheckpointError
 from pipeline.methods.checkpoint import settings_of
 from pipeline.methods.registry import METHODS
 from pipeline.methods.settings import MethodSettings
-from pipeline.training.checkpoint import CONFIG, MANIFEST, MODEL, best_checkpoint, sha256, unfit, verify
+from pipeline.training.checkpoint import MANIFEST, MODEL, best_checkpoint, checkpoint_config, sha256, unfit, verify
 
 
 def checkpoint_folder(configured: str | None, checkpoints: Path) -> Path:
@@ -52,7 +51,7 @@ def trained_settings(checkpoint: Path, method: str) -> MethodSettings:
     Raises:
         CheckpointError: It is of another method, or its settings are not this version's.
     """
-    config = yaml.safe_load((checkpoint / CONFIG).read_text())
+    config = checkpoint_config(checkpoint)
     if config.get("method") != method:
         raise CheckpointError(
             f"{checkpoint} is a model of the method {config.get('method')}; expected one of {method}: set --method to "

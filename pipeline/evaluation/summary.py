@@ -23,6 +23,7 @@ from pipeline.evaluation.scores import (
     wilson_interval,
 )
 from pipeline.records import EpisodeResult
+from pipeline.stored import json_mapping, read_bytes
 
 
 def build_summary(
@@ -167,7 +168,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         StorageError: It is missing or not JSON.
     """
     try:
-        return dict(json.loads(path.read_text()))
+        return json_mapping(read_bytes(path))
     except (OSError, ValueError) as error:
         raise StorageError(
             f"{path} is not readable ({error}); expected a run's summary. Run jobs/evaluate.py first."

@@ -23,6 +23,7 @@ from pipeline.evaluation.summary import summarize
 from pipeline.methods.swept import Setting, Swept
 from pipeline.records import EpisodeResult
 from pipeline.seeding import stream
+from pipeline.stored import json_mapping, read_bytes
 
 TABLE = "table.json"
 
@@ -176,7 +177,7 @@ def read_table(folder: Path) -> list[SweepRow]:
         StorageError: There is no table, or it is not one of a sweep.
     """
     try:
-        rows = json.loads((folder / TABLE).read_text())["rows"]
+        rows = json_mapping(read_bytes(folder / TABLE))["rows"]
         return [SweepRow(**{**row, "interval": tuple(row["interval"]) if row["interval"] else None}) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(

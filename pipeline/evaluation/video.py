@@ -125,6 +125,8 @@ class VideoRecorder:
 
     def _start(self, frames_per_second: float) -> Generator[None, Any, None]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # The encoder would write into whatever it links to.
+        self._partial.unlink(missing_ok=True)
         encoder: Generator[None, Any, None] = imageio_ffmpeg.write_frames(
             str(self._partial), (2 * SIDE, SIDE), fps=frames_per_second, output_params=["-f", "mp4"]
         )

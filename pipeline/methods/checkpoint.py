@@ -54,6 +54,7 @@ def loaded(parts: CheckpointParts, device: str | torch.device = "cpu") -> Loaded
     try:
         method = method_of(parts.config["method"])
         settings = settings_of(method, parts.config)
+        _require_shapes(method, settings, parts)
         model = method.make_model(settings, parts.manifest)
         model.load_state_dict(parts.weights)
     except (PipelineError, ValidationError, RuntimeError, KeyError) as error:
@@ -61,6 +62,26 @@ def loaded(parts: CheckpointParts, device: str | torch.device = "cpu") -> Loaded
     return LoadedCheckpoint(
         method, settings, model.to(device).eval(), parts.manifest, parts.config, parts.info, parts.folder
     )
+
+
+def _require_shapes(method: Method[Any], settings: MethodSettings, parts: CheckpointParts) -> None:
+    """Checks that the weights are those of the settings, before memory is taken for what these say.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in parts.weights.items()}
+    # Tensors without memory.
+    with torch.device("meta"):
+        model = method.make_model(settings, parts.manifest)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    differing = [
+        f"{name}: {found.get(name, 'absent')}, by its settings {wanted.get(name, 'absent')}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise CheckpointError("; ".join(differing[:3]))
 
 
 def settings_of(method: Method[Any], config: dict[str, Any]) -> MethodSettings:

@@ -20,9 +20,12 @@ class SequenceSettings(MethodSettings):
     section: ClassVar[str]
 
     context_steps: int = Field(
-        20, ge=1, description="Steps that a Transformer is trained on and sees (K; 20 in the paper's gym experiments)."
+        20,
+        ge=1,
+        le=4096,
+        description="Steps that a Transformer is trained on and sees (K; 20 in the paper's gym experiments).",
     )
-    layers: int = Field(3, ge=1, description="Transformer blocks, or hidden layers of an MLP.")
+    layers: int = Field(3, ge=1, le=1000, description="Transformer blocks, or hidden layers of an MLP.")
     heads: int = Field(1, ge=1, description="Attention heads of a Transformer; must divide width.")
     width: int = Field(128, ge=1, description="Width of the embedding, or of each hidden layer.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout, 0 to below 1.")

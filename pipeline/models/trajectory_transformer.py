@@ -76,7 +76,7 @@ class TrajectoryTransformer(nn.Module):
         self.register_buffer("unused_bins", _unused_bins(layout), persistent=False)
         self.register_buffer("mask", attention_mask(self.max_inputs, layout), persistent=False)
         self.register_buffer("first_rows", torch.arange(transition_dim) * bins, persistent=False)
-        self._has_unused_bins = bool(self.unused_bins.any())
+        self._has_unused_bins = min(layout.bins) < layout.num_bins
         self._initialise()
 
     @property

@@ -20,6 +20,8 @@ STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "font.size": 9,
+    # Data sets and their columns may have a dollar in their names.
+    "text.parse_math": False,
     "axes.titlesize": 9,
     "axes.titleweight": "normal",
     "axes.titlecolor": INK,

@@ -1,5 +1,6 @@
 """Writes a comparison down: Markdown, LaTeX (booktabs), or a page of HTML."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ LEGEND = (
     "Mean with its 95 % interval, over episodes and, where a row has several runs, over trainings. Bold: the row's "
     "highest mean, and those inside its interval."
 )
+NAMES = 3
+"""Columns of a row before its numbers; what stands there is other people's."""
 _LATEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -51,13 +54,14 @@ def _text(cell: Cell | None) -> str:
 def to_markdown(comparison: Comparison) -> str:
     """Returns the table as GitHub's Markdown, its legend below."""
     header, rows, bold = _texts(comparison)
-    cells = [[f"**{text}**" if (i, j) in bold else text for j, text in enumerate(row)] for i, row in enumerate(rows)]
-    cells = [[text.replace("|", r"\|") for text in row] for row in [header, *cells]]
+    plain = [[*map(_plain_markdown, row[:NAMES]), *row[NAMES:]] for row in rows]
+    cells = [[f"**{text}**" if (i, j) in bold else text for j, text in enumerate(row)] for i, row in enumerate(plain)]
+    cells = [[*map(_plain_markdown, header)], *cells]
     widths = [max(len(row[j]) for row in cells) for j in range(len(header))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
-    rule = "|" + "|".join("-" * (width + 1) + (":" if j >= 3 else "-") for j, width in enumerate(widths)) + "|"
+    rule = "|" + "|".join("-" * (width + 1) + (":" if j >= NAMES else "-") for j, width in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:], "", LEGEND, ""])
 
 
@@ -71,13 +75,23 @@ def to_latex(comparison: Comparison) -> str:
     lines = [" & ".join(row) + r" \\" for row in cells]
     if comparison.means:
         lines.insert(-1, r"\midrule")
-    columns = "lll" + "r" * (len(header) - 3)
+    columns = "l" * NAMES + "r" * (len(header) - NAMES)
     top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(_escaped, header)) + r" \\", r"\midrule"]
     return "\n".join([f"% {LEGEND}", *top, *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
+def _plain_markdown(text: str) -> str:
+    """Returns text that Markdown shows as it is: names of data sets and environments are other people's."""
+    return re.sub(r"([\\`*\[\]<>|!&])", r"\\\1", _one_line(text))
+
+
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text.replace(NOTHING, "--"))
+    return "".join(_LATEX.get(character, character) for character in _one_line(text).replace(NOTHING, "--"))
+
+
+def _one_line(text: str) -> str:
+    """Returns text without what would end a line of a table."""
+    return " ".join(text.split())
 
 
 def to_html(comparison: Comparison) -> str:
@@ -85,7 +99,7 @@ def to_html(comparison: Comparison) -> str:
     header, rows, bold = _texts(comparison)
     # Broken between mean and interval where the page is narrow, not inside the interval.
     cells = [[text.replace(", ", ",\u00a0") for text in row] for row in rows]
-    grid = Grid(header, cells, LEGEND, strong=frozenset(bold), names=3, wraps=True)
+    grid = Grid(header, cells, LEGEND, strong=frozenset(bold), names=NAMES, wraps=True)
     runs = sum(row.trainings for row in comparison.rows)
     return render("Comparison", f"{runs} runs", [Section("Result", grids=[grid])])
 

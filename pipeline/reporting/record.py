@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.configuration import claimed_identity
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from pipeline.data.storage import Folder, Location
+from pipeline.errors import StorageError
 from pipeline.evaluation.results import EpisodeStore
 from pipeline.evaluation.subject import model_sums
 from pipeline.evaluation.summary import read_summary
@@ -20,8 +19,9 @@ from pipeline.methods.checkpoint import LoadedCheckpoint, load_checkpoint
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import ResultRow, result_rows
 from pipeline.run_folder import RunFolder
+from pipeline.stored import read_bytes, yaml_mapping
 from pipeline.training.checkpoint import INFO, best_checkpoint, list_checkpoints
-from pipeline.training.metrics import read_metrics
+from pipeline.training.metrics import read_undamaged
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,12 @@ class RunRecord:
 
     Attributes:
         run: The folder.
+        named: Where shards lie on an object store by the word of who asks; the run's own settings, which somebody else
+            may have written, are not enough to connect to a store with this user's keys.
     """
 
     run: RunFolder
+    named: str | None = None
 
     def command(self, job: str) -> str:
         """Returns the command that runs one job of this run, as it is typed in the working directory."""
@@ -44,7 +47,13 @@ class RunRecord:
     @cached_property
     def config(self) -> dict[str, Any] | None:
         """The effective configuration."""
-        return yaml.safe_load(self.run.config.read_text()) if self.run.config.exists() else None
+        path = self.run.config
+        try:
+            return yaml_mapping(read_bytes(path)) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{path} is not readable ({error}); expected a run's settings. Run jobs/run.py again with the same."
+            ) from error
 
     @property
     def method(self) -> str:
@@ -67,9 +76,14 @@ class RunRecord:
         return self.run.shards_at(self.config["data"]["output"] if self.config else None)
 
     @property
+    def is_out_of_reach(self) -> bool:
+        """Whether the shards lie on an object store that nobody has named."""
+        return "://" in str(self.shards) and self.shards != self.named
+
+    @property
     def has_shards(self) -> bool:
-        """Whether finished shards are there."""
-        return Folder(self.shards).exists(MANIFEST_NAME)
+        """Whether finished shards are there, and may be read."""
+        return not self.is_out_of_reach and Folder(self.shards).exists(MANIFEST_NAME)
 
     @cached_property
     def manifest(self) -> Manifest | None:
@@ -78,10 +92,19 @@ class RunRecord:
             return read_manifest(self.shards)
         return self.checkpoint.manifest if self.checkpoint else None
 
-    @cached_property
+    @property
     def metrics(self) -> list[dict[str, Any]]:
         """What training reported."""
-        return read_metrics(self.run.metrics)
+        return self._metrics[0]
+
+    @property
+    def damaged_metrics(self) -> list[int]:
+        """The numbers of lines of that which cannot be read."""
+        return self._metrics[1]
+
+    @cached_property
+    def _metrics(self) -> tuple[list[dict[str, Any]], list[int]]:
+        return read_undamaged(self.run.metrics)
 
     @cached_property
     def checkpoint(self) -> LoadedCheckpoint | None:

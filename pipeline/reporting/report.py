@@ -36,8 +36,12 @@ SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
 )
 
 
-def write_report(run: RunFolder) -> Path:
+def write_report(run: RunFolder, shards: str | None = None) -> Path:
     """Writes `report.html` from whatever the run's stages have left so far.
+
+    Args:
+        run: The folder.
+        shards: `data.output` of who asks; shards on an object store are read where it names them.
 
     Returns:
         Its path.
@@ -50,17 +54,17 @@ def write_report(run: RunFolder) -> Path:
         raise RunFolderError(
             f"{run.root} is not there; expected the folder of a run. List them with: ls {run.root.parent}"
         )
-    record = RunRecord(run)
+    record = RunRecord(run, shards)
     environment = (record.config or {}).get("environment", {}).get("id", "")
     sections = [section for section in (make(record) for make in SECTIONS) if section is not None]
     write_text_atomically(run.report, render(run.root.name, environment, sections))
     return run.report
 
 
-def report(run: RunFolder) -> None:
-    """Writes the report and prints where it lies.
+def report(run: RunFolder, shards: str | None = None) -> None:
+    """Writes the report and prints where it lies; arguments as of `write_report`.
 
     Raises:
         PipelineError: As `write_report` says.
     """
-    print(f"report    {write_report(run)}")
+    print(f"report    {write_report(run, shards)}")

@@ -52,6 +52,9 @@ def result_section(record: RunRecord) -> Section:
 def data_section(record: RunRecord) -> Section:
     """Returns, lengths and endings of the data by source; its dimensions behind a heading."""
     manifest = record.manifest
+    if manifest is None and record.is_out_of_reach:
+        missing = f"The shards lie at {record.shards}, which a report reads only where its command names that place:"
+        return Section("Data", missing=missing, code=f"{record.command('report')} --data.output {record.shards}")
     if manifest is None:
         return Section("Data", missing="No shards yet; this makes it:", code=record.command("prepare"))
     returns = manifest.statistics.returns
@@ -91,18 +94,21 @@ def _dimensions(manifest: Manifest) -> Grid:
 
 def training_section(record: RunRecord) -> Section:
     """Loss curves."""
-    steps, epochs = ([line for line in record.metrics if line["kind"] == kind] for kind in ("step", "epoch"))
+    lines = [line for line in record.metrics if "tokens" in line]
+    steps, epochs = ([line for line in lines if line["kind"] == kind] for kind in ("step", "epoch"))
     if not steps and not epochs and record.checkpoint is not None:
         return Section("Training", text=f"Not in this run: the model is {record.checkpoint.folder}.")
     if not steps and not epochs:
         return Section("Training", missing="No training yet; this makes it:", code=record.command("train"))
-    last = record.metrics[-1]
+    last = lines[-1]
     text = f"{last['step']:,} optimizer steps over {last['tokens'] / 1e6:,.1f} million tokens."
     if record.checkpoint:
         text += f" The checkpoint of step {record.checkpoint.info.step:,} is the one that is evaluated."
     unit = METHODS[record.method].loss if record.method in METHODS else "loss"
     drawings = [total_loss(steps, epochs, unit)]
-    if measured_parts(record.metrics, "loss"):
+    for number in record.damaged_metrics:
+        text += f" Line {number} of {record.run.metrics} is damaged and left out."
+    if measured_parts(lines, "loss"):
         drawings.append(measures_by_name(steps, epochs, "loss", unit.removeprefix("weighted ")))
     return Section("Training", text=text, drawings=drawings)
 

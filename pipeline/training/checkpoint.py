@@ -12,18 +12,20 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import safetensors
 import torch
-import yaml
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
 from pipeline.configuration import write_atomically
 from pipeline.data.manifest import Manifest
-from pipeline.errors import CheckpointError, PipelineError
+from pipeline.errors import CheckpointError
+from pipeline.findings import findings
+from pipeline.stored import json_mapping, read_bytes, yaml_mapping, yaml_text
 from pipeline.training.folders import appearing
 
 FORMAT_VERSION = 2
@@ -36,6 +38,9 @@ MODEL, CONFIG, MANIFEST, TRAINING, INFO = (
 )
 COMPUTED_BY = "computed by"
 """In `CheckpointInfo.trained_on`: the kind of processor (`pipeline.provenance.computed_by`)."""
+
+_FILES = Literal["model.safetensors", "config.yaml", "manifest.json", "training.pt"]
+_SUMS = TypeAdapter(dict[_FILES, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
 
 _AGAIN = "Remove that folder and train again, or name another checkpoint."
 
@@ -57,6 +62,9 @@ class CheckpointInfo:
     epoch: int
     validation_loss: float | None
     trained_on: dict[str, str] | None = None
+
+
+_INFO = TypeAdapter(CheckpointInfo)
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ def write_checkpoint(
     # Serialised in memory first: a full disk is then one kind of error (OSError), not one for each library.
     contents = {
         MODEL: serialise({name: tensor.contiguous() for name, tensor in model.items()}),
-        CONFIG: yaml.safe_dump(config, sort_keys=False).encode(),
+        CONFIG: yaml_text(config).encode(),
         MANIFEST: manifest.encode(),
     }
     if training is not None:
@@ -183,18 +191,23 @@ def read_info(folder: Path) -> CheckpointInfo:
     Raises:
         CheckpointError: It is absent, unreadable, or of another format.
     """
-    return _info(_read_description(folder))
+    return _read_description(folder).info
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Description:
+    info: CheckpointInfo
+    sums: Mapping[_FILES, str]
+
+
+def _read_description(folder: Path) -> _Description:
     path = folder / INFO
     try:
-        content = json.loads(path.read_text())
+        content = json_mapping(read_bytes(path))
         version = content["format_version"]
-        missing = {"step", "epoch", "validation_loss", "sha256"} - content.keys()
     except FileNotFoundError as error:
         raise _gone(folder) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} is not readable ({error}); expected the description of a checkpoint. {_AGAIN}"
         ) from error
@@ -203,11 +216,16 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{path} has format version {version}; expected {FORMAT_VERSION}. "
             "Another version of the pipeline wrote it: read it with that one, or train again."
         )
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks {', '.join(sorted(missing))}; expected all that describes a checkpoint. {_AGAIN}"
-        )
-    return dict(content)
+    try:
+        # Only files of these names are ever looked at, whatever a description names.
+        sums = _SUMS.validate_python(content.pop("sha256", None))
+        missing = {MODEL, CONFIG, MANIFEST} - sums.keys()
+        if missing:
+            raise CheckpointError(f"{path} has no sha256 of {', '.join(sorted(missing))}; expected one. {_AGAIN}")
+        return _Description(_INFO.validate_python(content, extra="ignore"), sums)
+    except ValidationError as error:
+        told = findings(error, content).replace("\n", " ")
+        raise CheckpointError(f"{path} does not describe a checkpoint: {told} {_AGAIN}") from error
 
 
 def _gone(folder: Path) -> CheckpointError:
@@ -230,9 +248,11 @@ def verify(folder: Path) -> CheckpointInfo:
     Raises:
         CheckpointError: A file is missing or differs, or the description is of another format.
     """
-    content = _read_description(folder)
-    for name, expected in content["sha256"].items():
+    description = _read_description(folder)
+    for name, expected in description.sums.items():
         path = folder / name
+        if not path.is_file():
+            raise _incomplete(folder, name)
         try:
             found = sha256(path)
         except FileNotFoundError as error:
@@ -241,11 +261,7 @@ def verify(folder: Path) -> CheckpointInfo:
             raise CheckpointError(
                 f"{path} is corrupt: its sha256 is {found[:12]}...; expected {expected[:12]}... of {INFO}. {_AGAIN}"
             )
-    return _info(content)
-
-
-def _info(content: dict[str, Any]) -> CheckpointInfo:
-    return CheckpointInfo(content["step"], content["epoch"], content["validation_loss"], content.get("trained_on"))
+    return description.info
 
 
 def read_checkpoint(folder: Path) -> CheckpointParts:
@@ -258,13 +274,25 @@ def read_checkpoint(folder: Path) -> CheckpointParts:
     info = verify(folder)
     try:
         manifest = Manifest.from_json((folder / MANIFEST).read_text())
-        config = yaml.safe_load((folder / CONFIG).read_text())
+        config = checkpoint_config(folder)
         weights = load_file(folder / MODEL)
     except FileNotFoundError as error:
         raise _incomplete(folder, Path(error.filename or MODEL).name) from error
-    except (OSError, PipelineError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise unfit(folder, error) from error
     return CheckpointParts(weights, manifest, config, info, folder)
+
+
+def checkpoint_config(folder: Path) -> dict[str, Any]:
+    """Returns the effective experiment of a verified checkpoint, as nested plain values.
+
+    Raises:
+        CheckpointError: It is none.
+    """
+    try:
+        return yaml_mapping(read_bytes(folder / CONFIG))
+    except (OSError, ValueError) as error:
+        raise unfit(folder, error) from error
 
 
 def unfit(folder: Path, error: Exception) -> CheckpointError:

@@ -9,6 +9,7 @@ import socket
 import uuid
 from pathlib import Path
 
+from pipeline.configuration import open_own
 from pipeline.errors import RunFolderError
 
 _TOKEN = ".writer"
@@ -19,6 +20,7 @@ class Fence:
 
     Raises:
         OSError: The token cannot be written.
+        RunFolderError: What stands there is a link.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -27,7 +29,9 @@ class Fence:
         # In place: an NFS client sees that at its next open, and a file renamed over another one up to a minute later.
         # Who reads half of it has lost the run already.
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(self._token)
+        with open_own(self._path) as file:
+            file.truncate(0)
+            file.write(self._token)
 
     def check(self) -> None:
         """Returns if the run is still this process's: called right before something is renamed or removed.

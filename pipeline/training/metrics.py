@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.configuration import write_text_atomically
+from pipeline.errors import StorageError
+from pipeline.stored import json_mapping, read_bytes
 from pipeline.training.storage import persist
 
 logger = logging.getLogger(__name__)
@@ -26,11 +28,51 @@ _NOT_PLOTTED = {"kind", "time", "step", "epoch"}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file, [] if it does not exist; a line that is still being written is left out."""
+    """Returns the lines of a metrics file, [] if it does not exist; a line that is still being written is left out.
+
+    Raises:
+        StorageError: A line is damaged, or the file is not readable.
+    """
+    lines, damaged = read_undamaged(path)
+    if damaged:
+        raise StorageError(
+            f"{path}, line {damaged[0]} is damaged; expected numbers by name with kind and step. Remove that line, "
+            "and run the same command again."
+        )
+    return lines
+
+
+def read_undamaged(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns the lines of a metrics file that are whole, and the numbers of the others, from 1 on.
+
+    Raises:
+        StorageError: The file is not readable.
+    """
     if not path.exists():
-        return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+        return [], []
+    try:
+        content = read_bytes(path).split(b"\n")[:-1]
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} is not readable ({error}); expected the record of a training.") from error
+    lines: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    for number, text in enumerate(content, start=1):
+        try:
+            lines.append(_line(text))
+        except ValueError:
+            damaged.append(number)
+    return lines, damaged
+
+
+def _line(text: bytes) -> dict[str, Any]:
+    line = json_mapping(text)
+    if line.get("kind") not in ("step", "epoch") or not isinstance(line.get("step"), int):
+        raise ValueError("it has no kind and step")
+    if not all(value is None or isinstance(value, int | float) for name, value in line.items() if name != "kind"):
+        raise ValueError("not all its values are numbers")
+    if line["kind"] == "epoch" and not isinstance(line.get("epoch"), int | float):
+        raise ValueError("it has no epoch")
+    return line
 
 
 class MetricsTail:

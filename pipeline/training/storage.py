@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.configuration import open_own
 from pipeline.errors import StorageError
 from pipeline.training.config import TrainingConfig
 
@@ -38,7 +39,8 @@ def require_room(folder: Path, needed: int) -> None:
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
+        with open_own(probe) as file:
+            file.write("x")
         probe.unlink()
         free, held = shutil.disk_usage(folder).free, _bytes_in(folder)
     except OSError as error:

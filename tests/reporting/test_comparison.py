@@ -183,6 +183,18 @@ def test_markdown_has_one_line_for_each_data_set_and_the_best_in_bold(table: Com
     assert cells[4] == ["mean", "", "score", "", NOTHING, "70.0"]
 
 
+HOSTILE = "<script>x</script> [y](http://z) `a` *b* \\ c\nd | e & f !g"
+
+
+def test_names_of_other_people_are_shown_as_they_are_in_markdown_and_latex() -> None:
+    table = compare([compared("a", {"random": [1.0, 2.0]}, data_set=HOSTILE)])
+    lines = to_markdown(table).splitlines()
+    assert len(lines) == len(to_markdown(compare([compared("a", {"random": [1.0, 2.0]})])).splitlines())
+    assert r"\<script\>x\</script\> \[y\](http://z) \`a\` \*b\* \\ c d \| e \& f \!g" in lines[2]
+    assert r"\textbackslash{} c d | e \& f" in to_latex(table)
+    assert "<script>" not in to_html(table)
+
+
 def test_latex_is_escaped_and_complete(table: Comparison) -> None:
     lines = to_latex(table).splitlines()
     assert lines[1] == r"\begin{tabular}{lllrrr}"

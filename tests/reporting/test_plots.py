@@ -45,6 +45,11 @@ def test_each_source_has_a_panel_of_its_own() -> None:
     assert drawing.svg.count(f"stroke: {COLOUR['random']}") == 3, "a line in each panel, one in the legend"
 
 
+@pytest.mark.parametrize("name", ["own/$a$-v0", r"own/$\\frac$", "own/cost $5"])
+def test_a_dollar_in_a_name_is_a_dollar(name: str) -> None:
+    assert name in texts(returns_by_source([source(name, [1, 2])], []))
+
+
 def test_each_ended_episode_is_a_dot_and_the_mean_lies_among_them() -> None:
     episodes = [*(result("random", i, r) for i, r in enumerate((1.0, 2.0, 3.0))), result("random", 3, 9.0, error="x")]
     drawing = returns_by_method({"random": episodes}, [DATA, RANDOM])

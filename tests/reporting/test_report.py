@@ -3,6 +3,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -279,3 +280,47 @@ def test_a_browser_draws_every_figure_and_has_no_complaint(full_report: Path, tm
         assert figure["height"] > 100
         assert figure["marks"] > 10
         assert figure["outside"] == 0, figure
+
+
+def test_a_report_connects_to_no_store_that_only_the_run_names(
+    made_run: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = yaml.safe_load(made_run.folder.config.read_text())
+    config["data"]["output"] = "s3://somebody-elses/shards"
+    made_run.folder.config.write_text(yaml.safe_dump(config))
+    asked: list[str] = []
+    monkeypatch.setattr("pipeline.reporting.record.Folder", lambda place: asked.append(place) or Nowhere())
+    assert RunRecord(made_run.folder).manifest == read_manifest(str(made_run.folder.shards))  # of the checkpoint
+    shutil.rmtree(made_run.folder.checkpoints)
+    text = " ".join(Page(write_report(made_run.folder)).text.split())
+    assert "The shards lie at s3://somebody-elses/shards, which a report reads only where its command names" in text
+    assert asked == []
+    assert "No shards yet" in Page(write_report(made_run.folder, "s3://somebody-elses/shards")).text
+    assert set(asked) == {"s3://somebody-elses/shards"}
+
+
+class Nowhere:
+    def exists(self, _name: str) -> bool:
+        return False
+
+
+def test_a_report_imports_nothing_that_the_run_names(
+    made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somebody_elses.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = yaml.safe_load(made_run.folder.config.read_text())
+    config["environment"] |= {"id": "somebody_elses:Env-v0", "wrappers": [{"name": "somebody_elses:W", "kwargs": {}}]}
+    made_run.folder.config.write_text(yaml.safe_dump(config))
+    assert "somebody_elses:Env-v0" in Page(write_report(made_run.folder)).text
+    assert "somebody_elses" not in sys.modules
+
+
+@pytest.mark.parametrize("line", ["{", "null", "[1]", '{"kind": "step"}', '{"kind": "step", "step": "x"}', "\xff"])
+def test_a_damaged_line_of_the_record_is_named_and_the_others_are_shown(made_run: MadeRun, line: str) -> None:
+    path = made_run.folder.metrics
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], line.encode("latin-1"), *lines[1:]]))
+    text = " ".join(Page(write_report(made_run.folder)).text.split())
+    assert f"Line 2 of {path} is damaged and left out." in text
+    assert "optimizer steps over" in text

@@ -157,6 +157,14 @@ def corrupt(name: str) -> Callable[[Path], None]:
     return change
 
 
+def linked(name: str, target: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+
+    return change
+
+
 def described(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
     def rewrite(folder: Path) -> None:
         path = folder / "checkpoint.json"
@@ -179,8 +187,24 @@ def described(change: Callable[[dict[str, object]], object]) -> Callable[[Path],
         (described(lambda content: content.update(format_version=99)), "has format version 99; expected 2"),
         (
             described(lambda content: [content.pop(name) for name in ("step", "epoch")]),
-            r"json lacks epoch, step; expected",
+            r"json does not describe a checkpoint: step is missing; .* epoch is missing",
         ),
+        (described(lambda content: content.update(step="soon")), r"step is 'soon'; expected a whole number"),
+        (described(lambda content: content.update(sha256=None)), r"json does not describe a checkpoint"),
+        (
+            described(lambda content: content["sha256"].clear()),
+            r"has no sha256 of config\.yaml, manifest\.json, model\.",
+        ),
+        (described(lambda content: content["sha256"].update({"/dev/zero": "0" * 64})), r"json does not describe"),
+        (described(lambda content: content["sha256"].update({"../x.json": "0" * 64})), r"json does not describe"),
+        (described(lambda content: content["sha256"].update({"config.yaml": "x"})), r"json does not describe"),
+        (
+            lambda folder: (folder / "checkpoint.json").write_text("[1]"),
+            r"is not readable \(it holds no values by name",
+        ),
+        (lambda folder: (folder / "checkpoint.json").write_text("[" * 100_000), r"is not readable \(.*nested"),
+        (linked("checkpoint.json", "/dev/zero"), r"json is not readable \(it is no regular file\)"),
+        (linked("model.safetensors", "/dev/zero"), r"model\.safetensors is missing"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -214,11 +238,33 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damage(
         load_checkpoint(folder)
 
 
+def test_settings_that_blow_up_are_refused(tmp_path: Path) -> None:
+    folder = write(make_task(tmp_path), 1)
+    # Each level is ten of the one before: a hundred bytes a line, ten gigabytes in memory.
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)]
+    (folder / "config.yaml").write_text("\n".join(lines))
+    content = json.loads((folder / "checkpoint.json").read_text())
+    content["sha256"]["config.yaml"] = sha256(folder / "config.yaml")
+    (folder / "checkpoint.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"does not hold a model of this pipeline \(.*has an alias"):
+        load_checkpoint(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"trajectory_transformer": {**MODEL.model_dump(mode="json"), "width": 32}}, "size mismatch"),
+        (
+            {"trajectory_transformer": {**MODEL.model_dump(mode="json"), "width": 32}},
+            r"bias: \(16,\), by its settings \(32,\)",
+        ),
         ({"trajectory_transformer": {**MODEL.model_dump(mode="json"), "width": -1}}, "width"),
+        ({"trajectory_transformer": {**MODEL.model_dump(mode="json"), "layers": 1_000_000_000}}, "layers"),
+        # 10 terabytes, were they asked for.
+        (
+            {"trajectory_transformer": {**MODEL.model_dump(mode="json"), "width": 2**20}},
+            r"by its settings \(1048576,\)",
+        ),
         (
             {"method": "telepathy"},
             "the checkpoint is of the method 'telepathy'; expected one of behaviour_cloning, decision_transformer",

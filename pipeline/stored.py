@@ -1,0 +1,96 @@
+"""Reads back what a run wrote. Others may have made it, or damaged it: it is data, within limits, or an error.
+
+A file is regular and of bounded size; YAML has no aliases, which ten lines can blow up to gigabytes, and no tags of its
+own; nothing is nested deeper than what is read next can bear.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 2**28
+"""A manifest of 1000 columns with 65 535 bins each takes this much."""
+DEEPEST = 30
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, nested `DEEPEST` levels at most."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Returns what stands next.
+
+        Raises:
+            yaml.MarkedYAMLError: It is an alias, or nested too deeply.
+        """
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="has an alias (*), expected none", problem_mark=mark)
+        if self._depth == DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"is nested more than {DEEPEST} levels deep", problem_mark=mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Repeats what stands in several places, as `PlainLoader` reads it."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (the base class passes it)
+        return True
+
+
+def yaml_text(values: Any) -> str:
+    """Returns nested plain values as YAML that `yaml_mapping` reads."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns what a file holds.
+
+    Raises:
+        ValueError: It is no regular file, or larger than `MOST_BYTES`.
+        OSError: It is not there, or cannot be read.
+    """
+    found = path.stat()
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    if found.st_size > MOST_BYTES:
+        raise ValueError(f"it has {found.st_size} bytes, more than {MOST_BYTES}")
+    return path.read_bytes()
+
+
+def yaml_mapping(content: bytes) -> dict[str, Any]:
+    """Returns the values by name that YAML holds.
+
+    Raises:
+        ValueError: It holds something else, or is no YAML of the kind that `yaml_text` writes.
+    """
+    try:
+        values = yaml.load(content, PlainLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return _mapping(values)
+
+
+def json_mapping(content: bytes) -> dict[str, Any]:
+    """Returns the values by name that JSON holds.
+
+    Raises:
+        ValueError: It holds something else, or is no JSON.
+    """
+    try:
+        values = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return _mapping(values)
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ValueError("it holds no values by name")
+    return values
