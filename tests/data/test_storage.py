@@ -70,10 +70,12 @@ def bucket() -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     options = f"scheme=http&endpoint_override={host}:{port}&allow_bucket_creation=true"
-    credentials = "anything:anything@"
-    filesystem, path = fs.FileSystem.from_uri(f"s3://{credentials}bucket?{options}")
-    filesystem.create_dir(path)
-    yield f"s3://{credentials}bucket/folder?{options}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "anything")
+        filesystem, path = fs.FileSystem.from_uri(f"s3://bucket?{options}")
+        filesystem.create_dir(path)
+        yield f"s3://bucket/folder?{options}"
     server.stop()
 
 

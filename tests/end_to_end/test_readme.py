@@ -76,7 +76,7 @@ def test_a_job_takes_the_options_that_the_readme_gives_it(line: str, monkeypatch
     _, script, *arguments = shlex.split(line)
     job = runpy.run_path(script)
     if script == "jobs/report.py":
-        monkeypatch.setattr("pipeline.reporting.report.report", lambda _run: None)
+        monkeypatch.setattr("pipeline.reporting.report.report", lambda *_: None)
         monkeypatch.setattr("pipeline.reporting.markup.write_comparison", lambda *_: "")
         job["main"](arguments)
     elif script == "jobs/benchmark.py":
