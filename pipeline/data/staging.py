@@ -5,12 +5,14 @@ import os
 import shutil
 import stat
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
 from pipeline.data.storage import Folder, is_remote
 from pipeline.errors import StorageError
+
+_COPIED_BYTES = 2**22
 
 
 def local_copy(location: str) -> Path:
@@ -43,14 +45,23 @@ def local_copy(location: str) -> Path:
 
 def _version(filesystem: "fs.FileSystem", path: str) -> str:
     """Returns a name for what lies at `path` now."""
+    facts = sorted((file.path, file.size, file.mtime_ns) for file in _files(filesystem, path))
+    return hashlib.sha256(repr((filesystem.type_name, facts)).encode()).hexdigest()[:16]
+
+
+def _files(filesystem: "fs.FileSystem", path: str) -> "list[fs.FileInfo]":
+    """Returns the files at and below `path`.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+    """
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise FileNotFoundError(f"{path} does not exist")
-    files = [info]
-    if info.type == fs.FileType.Directory:
-        files = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    facts = sorted((file.path, file.size, file.mtime_ns) for file in files if file.type == fs.FileType.File)
-    return hashlib.sha256(repr((filesystem.type_name, facts)).encode()).hexdigest()[:16]
+    if info.type == fs.FileType.File:
+        return [info]
+    below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    return [file for file in below if file.type == fs.FileType.File]
 
 
 def _private_folder() -> Path:
@@ -71,12 +82,27 @@ def _copy(filesystem: "fs.FileSystem", path: str, final: Path) -> None:
     final.parent.mkdir(exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=final.parent)) / final.name
     try:
-        if filesystem.get_file_info(path).type == fs.FileType.Directory:
-            partial.mkdir()
-        fs.copy_files(path, str(partial), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+        # One by one: a bucket's keys are any text, and `copy_files` would follow `..` out of the folder.
+        for file in _files(filesystem, path):
+            target = partial / _inside(path, file.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with filesystem.open_input_stream(file.path) as source, target.open("xb") as sink:
+                shutil.copyfileobj(source, sink, _COPIED_BYTES)
         _publish(partial, final)
     finally:
         shutil.rmtree(partial.parent, ignore_errors=True)
+
+
+def _inside(path: str, file: str) -> PurePosixPath:
+    """Returns where below `path` a file lies.
+
+    Raises:
+        ValueError: Its name leads out of it.
+    """
+    inside = PurePosixPath(file).relative_to(path)
+    if ".." in inside.parts:
+        raise ValueError(f"{file} leads out of {path}")
+    return inside
 
 
 def _publish(partial: Path, final: Path) -> None:

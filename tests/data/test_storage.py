@@ -3,7 +3,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
+from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
@@ -109,6 +111,23 @@ def test_a_data_set_in_a_bucket_is_read_like_a_local_one(
     for source, _ in found:
         for episode, expected in zip(source.read([0, 1]), original, strict=True):
             assert np.array_equal(episode.observations, expected.observations)
+
+
+@pytest.mark.parametrize("key", ["x-v0/../../../escaped", "x-v0/data/../../../escaped", "x-v0/.."])
+def test_a_key_that_leads_out_of_its_folder_is_refused(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a" / "b"))
+    options = parse_qs(urlsplit(bucket).query)
+    store = boto3.client("s3", endpoint_url=f"http://{options['endpoint_override'][0]}", region_name="us-east-1")
+    for name in ("x-v0/data/metadata.json", key):
+        store.put_object(Bucket="bucket", Key=f"hostile/{name}", Body=b"x")
+    with pytest.raises(StorageError, match=r"could not be copied to .* leads out of bucket/hostile/x-v0"):
+        local_copy(join(bucket.replace("bucket/folder", "bucket/hostile"), "x-v0"))
+    store.delete_object(Bucket="bucket", Key=f"hostile/{key}")
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written == []
 
 
 def test_a_remote_data_set_that_was_replaced_is_copied_again(
