@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 # Two at a time: most tests wait for processes to start. The tests of one file share a Ray, which takes two CPUs.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help quickstart test test-all lint format clean
+.PHONY: help quickstart test test-all gpu lint format clean
 
 help:
 	@echo "make quickstart   set up .venv, run configs/quickstart.yaml, end with a table and runs/quickstart/report.html"
 	@echo "make test         set up .venv, then lint, types and the tests that take seconds"
 	@echo "make test-all     lint, types and every test"
+	@echo "make gpu          on a machine with a GPU: the tests that need one, and the benchmarks, in 8 minutes"
 	@echo "make lint         ruff and mypy alone"
 	@echo "make format       ruff's formatter"
 	@echo "make clean        remove .venv and caches; runs/ stays"
@@ -26,6 +27,9 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+gpu: $(VENV)/.installed-test
+	PYTHON=$(BIN)/python .ci/gpu
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
     part = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword or config.option.markexpr
     if config.getoption("--record-durations") and part:
         raise pytest.UsageError("--record-durations is given with a choice of tests; expected the whole run.")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Where there is no Ray, as on a machine that is there for its GPU alone, only files with tests for one are read."""
+    if find_spec("ray") or not collection_path.name.startswith("test_"):
+        return None
+    return "pytest.mark.gpu" not in collection_path.read_text() or None
 
 
 def recorded_seconds() -> dict[str, float]:
