@@ -21,6 +21,7 @@ class Episode:
         rewards: (T,) float64.
         terminated: The MDP itself ended after the last step.
         truncated: A limit outside the MDP ended it (a time limit, a collector that stopped).
+        defect: Why its record cannot be used, such as "has 10 rewards, but 10 observations"; "" if it can.
     """
 
     source: str
@@ -30,6 +31,13 @@ class Episode:
     rewards: NDArray[np.float64]
     terminated: bool
     truncated: bool
+    defect: str = ""
+
+    @classmethod
+    def unusable(cls, source: str, episode_id: int, defect: str) -> "Episode":
+        """Returns what stands for an episode whose record cannot be used: no steps, and why."""
+        nothing = np.empty((0, 0))
+        return cls(source, episode_id, nothing, nothing, np.empty(0), False, False, defect)
 
     @property
     def num_steps(self) -> int:

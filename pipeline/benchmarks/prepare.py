@@ -119,6 +119,7 @@ def _buffers(options: PrepareBenchmark) -> Iterator[EpisodeBuffer]:
 def _episodes(options: PrepareBenchmark) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
     """Yields observations, actions and rewards of one episode after another, without end."""
     source = None if options.source is None else MinariSource.open(options.source, options.source)
+    ids = [] if source is None else source.listing().ids.tolist()
     for number in itertools.count():
         generator = stream(0, "benchmark", number)
         if source is None:
@@ -127,7 +128,7 @@ def _episodes(options: PrepareBenchmark) -> Iterator[tuple[NDArray[Any], NDArray
             actions = np.clip(generator.normal(size=(EPISODE_STEPS, 3)), -1, 1)
             yield observations, actions, 1 + 0.5 * generator.normal(size=EPISODE_STEPS)
             continue
-        (episode,) = source.read([number % len(source.ids())])
+        (episode,) = source.read([ids[number % len(ids)]])
         # A little noise: repeated episodes would compress to nothing.
         noise = generator.normal(scale=1e-3, size=episode.observations.shape)
         yield episode.observations + noise, episode.actions, episode.rewards

@@ -47,10 +47,16 @@ class DataConfig(Config):
     observation_columns: tuple[str, ...] | None = Field(
         None, description="Columns of the flattened observation to keep, such as ['0:27', '30']; null keeps all."
     )
+    max_episode_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Time limit that data was collected with which does not mark where it ended an episode: after so "
+        "many steps without an end there is one. null takes the marks alone, and refuses D4RL files that lack them.",
+    )
     on_invalid: Literal["refuse", "drop"] = Field(
         "refuse",
-        description="Episodes without steps, or with NaN or infinite values: stop with an error, or leave them out and "
-        "count them.",
+        description="Episodes without steps, without one observation more than steps, or with NaN or infinite values: "
+        "stop with an error, or leave them out and count them.",
     )
     discretizer: Literal["quantile", "uniform"] = Field(
         "quantile", description="Bin edges at the quantiles of each dimension, or of equal width."

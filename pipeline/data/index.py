@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.config import SourceConfig
-from pipeline.data.sources import Source
+from pipeline.data.sources import Listing, Source
 from pipeline.errors import DataError
 from pipeline.records import Episode
 from pipeline.seeding import stream
@@ -61,23 +61,23 @@ class EpisodeIndex:
         return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def build_index(sources: Sequence[tuple[Source, SourceConfig]], seed: int) -> EpisodeIndex:
-    """Returns the episodes that the configurations choose, by source and then by id, none of them held out.
+def build_index(sources: Sequence[tuple[Source, SourceConfig]], listings: Sequence[Listing], seed: int) -> EpisodeIndex:
+    """Returns the episodes that the configurations choose, by source and then as listed, none of them held out.
 
     Args:
         sources: Each source with the configuration whose share and cap hold for it.
+        listings: The episodes of each source.
         seed: Root seed of the draw.
 
     Raises:
         DataError: A source without episodes.
     """
     parts = []
-    for number, (source, config) in enumerate(sources):
-        ids, lengths = source.ids(), source.lengths()
-        if not len(ids):
+    for number, ((source, config), listing) in enumerate(zip(sources, listings, strict=True)):
+        if not len(listing.ids):
             raise DataError(f"{source.name} has 0 episodes; expected at least 1. Remove it from data.sources.")
-        places = _chosen(lengths, config, seed, source.name)
-        parts.append((np.full(len(places), number, np.int32), ids[places], lengths[places]))
+        places = _chosen(listing.lengths, config, seed, source.name)
+        parts.append((np.full(len(places), number, np.int32), listing.ids[places], listing.lengths[places]))
     if not parts:
         raise DataError("data.sources is empty; expected at least one data set.")
     columns = [np.concatenate([part[column] for part in parts]) for column in range(3)]

@@ -29,7 +29,10 @@ def build_manifest(preparation: Preparation, fit: Fit, plan: ShardPlan, shards: 
         treatment=config.reward_treatment,
         columns=plan.settings.columns,
         seed=preparation.seed,
-        sources=tuple(_source_record(number, source, fit.summary) for number, source in enumerate(preparation.readers)),
+        sources=tuple(
+            _source_record(source, len(listing.ids), fit.summary, number)
+            for number, (source, listing) in enumerate(zip(preparation.readers, preparation.listings, strict=True))
+        ),
         shards=tuple(shards),
         totals=Totals(
             episodes=len(plan.index),
@@ -37,28 +40,28 @@ def build_manifest(preparation: Preparation, fit: Fit, plan: ShardPlan, shards: 
             steps=plan.index.steps,
             validation_steps=int(plan.index.lengths[plan.index.held_out].sum()),
         ),
-        statistics=_statistics(preparation.readers, fit, shards),
+        statistics=_statistics(preparation, fit, shards),
         versions={name: version(name) for name in ("numpy", "pyarrow", "scipy")},
     )
 
 
-def _source_record(number: int, source: Source, summary: Summary) -> SourceRecord:
+def _source_record(source: Source, available: int, summary: Summary, number: int) -> SourceRecord:
     taken = summary.sources == number
     return SourceRecord(
         name=source.name,
         episodes=int(taken.sum()),
         steps=int(summary.lengths[taken].sum()),
-        available_episodes=len(source.ids()),
+        available_episodes=available,
         fingerprint=source.fingerprint(),
         environment=source.environment,
         reference_scores=source.reference_scores,
     )
 
 
-def _statistics(sources: Sequence[Source], fit: Fit, shards: Sequence[ShardRecord]) -> Statistics:
+def _statistics(preparation: Preparation, fit: Fit, shards: Sequence[ShardRecord]) -> Statistics:
     summary, layout = fit.summary, fit.discretizer.layout
     returns = []
-    for number, source in enumerate(sources):
+    for number, (source, listing) in enumerate(zip(preparation.readers, preparation.listings, strict=True)):
         mine, dropped = summary.sources == number, int((summary.invalid_sources == number).sum())
         if mine.any():
             returns.append(
@@ -69,6 +72,7 @@ def _statistics(sources: Sequence[Source], fit: Fit, shards: Sequence[ShardRecor
                     summary.terminated[mine],
                     summary.truncated[mine],
                     dropped,
+                    listing.divided,
                 )
             )
     names = [*layout.observation_names, *(f"action[{i}]" for i in range(layout.action_dim)), "reward", "value"]

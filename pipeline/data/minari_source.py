@@ -1,43 +1,72 @@
-"""Minari data sets as sources: HDF5 or Arrow storage, read by ranges of episode ids through Minari's own classes."""
+"""Minari data sets as sources: HDF5 or Arrow storage, read by ranges of episode ids."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from minari.dataset.minari_storage import MinariStorage
-from numpy.typing import NDArray
 
 from pipeline.configuration import absolute
+from pipeline.data.ends import episode_ends, episode_starts
+from pipeline.data.minari_files import Recording, one_a_step, read_marks, read_recordings
+from pipeline.data.sources import Listing
 from pipeline.data.spaces import Spaces
 from pipeline.data.staging import local_copy
+from pipeline.data.unreadable import reading
 from pipeline.errors import DataError
 from pipeline.records import Episode
 
-# What h5py, Arrow and Minari raise where a file is cut off, an episode is missing, or an array has an odd type.
-_READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AssertionError)
+_DATA_SET = "a Minari data set"
+_EPISODES = "all episodes that its metadata counts"
+
+# What Gymnasium and the code of an environment raise where it cannot be made.
+_SETUP_ERRORS = (
+    gymnasium.error.Error,
+    ImportError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)
 class MinariSource:
     """One Minari data set.
 
+    A recorded episode with ends in its middle is several episodes here. Of n recorded ones the first parts have the ids
+    0 to n - 1, as they have in Minari, and part p of episode i has `p * n + i`. What the action at an end in the middle
+    led to is not known: the next row may be that of a new start. So the last observation is repeated there, as in files
+    of D4RL; it is never a token. An episode without a mark at its end was cut off, so truncated.
+
     Attributes:
         name: Its id.
         location: Absolute path or URI of its folder, which holds `data/metadata.json`.
         spaces: How its observations and actions become columns.
+        limit: Steps after which an episode ends that no mark has ended; None ends none.
     """
 
     name: str
     location: str
     spaces: Spaces
+    limit: int | None = None
 
     @classmethod
     def open(
-        cls, name: str, location: str, keys: Sequence[str] | None = None, columns: Sequence[str] | None = None
+        cls,
+        name: str,
+        location: str,
+        keys: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        limit: int | None = None,
     ) -> "MinariSource":
         """Returns the source of a data set.
 
@@ -46,26 +75,23 @@ class MinariSource:
             location: Path or URI of its folder.
             keys: Keys of a Dict observation, in order; None takes all.
             columns: Columns kept, see `Spaces.of`; None keeps all.
+            limit: See `MinariSource`.
 
         Raises:
-            DataError: It cannot be read, is empty, or has spaces that are not supported.
+            DataError: It is damaged or empty, or has spaces that are not known or not supported.
+            StorageError: The machine does not let it be read.
             ConfigError: Unknown keys or columns.
         """
-        try:
-            storage = _storage(location)
+        with reading(f"{name} at {location}", _DATA_SET):
+            storage = _opened(location)
             episodes = storage.total_episodes
-        except _READ_ERRORS as error:
-            raise DataError(
-                f"{name} at {location} cannot be read ({error}); expected a Minari data set. The download may be "
-                "incomplete: fetch it again."
-            ) from error
         if episodes < 1:
             raise DataError(f"{name} at {location} has 0 episodes; expected at least 1. Collect or download it again.")
         try:
             spaces = Spaces.of(storage.observation_space, storage.action_space, keys, columns)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        return cls(name, absolute(location), spaces)
+        return cls(name, absolute(location), spaces, limit)
 
     @property
     def environment(self) -> dict[str, Any] | None:
@@ -83,72 +109,121 @@ class MinariSource:
         low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
         return None if low is None or high is None else (float(low), float(high))
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Returns (n,) the steps of its episodes."""
-        metadata = _storage(self.location).get_episode_metadata(self.ids().tolist())
-        try:
-            return np.array([int(entry["total_steps"]) for entry in metadata], dtype=np.int64)
-        except _READ_ERRORS as error:
-            raise self._broken("an episode's metadata", error) from error
+    def listing(self) -> Listing:
+        """Returns its episodes in the order in which they were recorded.
 
-    def ids(self) -> NDArray[np.int64]:
-        """Returns 0 to n - 1."""
-        return np.arange(_storage(self.location).total_episodes, dtype=np.int64)
+        Raises:
+            DataError: Marks are missing or damaged.
+            StorageError: The machine does not let them be read.
+        """
+        storage = self._storage()
+        count = storage.total_episodes
+        found = read_marks(storage, range(count))
+        ids: list[int] = []
+        lengths: list[int] = []
+        divided = 0
+        for number in range(count):
+            with reading(self._recorded(number), _EPISODES):
+                marks = next(found)
+            ends = episode_ends(marks, self.limit)
+            ids += [part * count + number for part in range(len(ends))]
+            lengths += (ends - episode_starts(ends)).tolist()
+            divided += len(ends) > 1
+        return Listing(np.array(ids, np.int64), np.array(lengths, np.int64), divided)
 
     def fingerprint(self) -> str:
         """Returns a sha256 of its metadata, of its files' names and sizes, and of the ends of the first and last."""
         folder = local_copy(self.location) / "data"
-        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "metadata.json")
-        hasher = hashlib.sha256((folder / "metadata.json").read_bytes())
-        for path in paths:
-            hasher.update(f"{path.relative_to(folder)}:{path.stat().st_size}".encode())
-        for path in (*paths[:1], *paths[-1:]):
-            hasher.update(_ends(path))
+        with reading(f"{self.name} at {self.location}", _DATA_SET):
+            paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "metadata.json")
+            hasher = hashlib.sha256((folder / "metadata.json").read_bytes())
+            for path in paths:
+                hasher.update(f"{path.relative_to(folder)}:{path.stat().st_size}".encode())
+            for path in (*paths[:1], *paths[-1:]):
+                hasher.update(_ends(path))
         return hasher.hexdigest()
 
     def read(self, ids: Sequence[int]) -> Iterator[Episode]:
         """Yields the episodes `ids`.
 
         Raises:
-            DataError: An episode is missing, cannot be read, or has other columns than the spaces say.
+            DataError: An episode is missing, damaged, or has other columns than the spaces say.
+            StorageError: The machine does not let it be read.
         """
-        # A list: Minari's Arrow storage goes through the ids twice.
-        episodes = iter(_storage(self.location).get_episodes(list(ids)))
-        for episode_id in ids:
-            try:
-                fields = next(episodes)
-            except (*_READ_ERRORS, StopIteration) as error:
-                raise self._broken(f"episode {episode_id}", error) from error
-            yield self._episode(episode_id, fields)
+        storage = self._storage()
+        count = storage.total_episodes
+        wanted = [(number, list(parts)) for number, parts in groupby(ids, key=lambda episode_id: episode_id % count)]
+        recordings = read_recordings(storage, [number for number, _ in wanted])
+        for number, parts in wanted:
+            with reading(self._recorded(number), _EPISODES):
+                recording = next(recordings)
+            if recording.misfit:
+                yield from (Episode.unusable(self.name, episode_id, recording.misfit) for episode_id in parts)
+            else:
+                yield from self._episodes(
+                    number, recording, [(episode_id, episode_id // count) for episode_id in parts]
+                )
 
-    def _episode(self, episode_id: int, fields: dict[str, Any]) -> Episode:
-        observations, rewards = fields["observations"], np.asarray(fields["rewards"], dtype=np.float64).reshape(-1)
-        terminations, truncations = np.asarray(fields["terminations"]), np.asarray(fields["truncations"])
+    def _episodes(self, number: int, recording: Recording, parts: Sequence[tuple[int, int]]) -> Iterator[Episode]:
+        """Yields parts of a recorded episode, given by their ids and places in it."""
+        steps = len(recording.rewards)
         try:
-            return Episode(
+            observations = self.spaces.flatten_observations(recording.observations, steps + 1)
+            actions = self.spaces.flatten_actions(recording.actions, steps)
+            rewards = one_a_step("rewards", recording.rewards)
+            terminations = one_a_step("terminations", recording.terminations).astype(np.bool_)
+            truncations = one_a_step("truncations", recording.truncations).astype(np.bool_)
+        except DataError as error:
+            raise DataError(f"Episode {number} of {self.name}: {error}") from error
+        ends = episode_ends(terminations | truncations, self.limit)
+        starts = episode_starts(ends)
+        for episode_id, part in parts:
+            start, end = int(starts[part]), int(ends[part])
+            # The row behind an end in the middle belongs to the next part alone.
+            rows = np.arange(start, end + 1) if end == steps else np.append(np.arange(start, end), end - 1)
+            terminated = bool(terminations[start:end][-1:].any())
+            yield Episode(
                 source=self.name,
                 episode_id=episode_id,
-                observations=self.spaces.flatten_observations(observations, _rows(observations)),
-                actions=self.spaces.flatten_actions(fields["actions"], len(fields["actions"])),
-                rewards=rewards,
-                terminated=bool(len(terminations) and terminations[-1]),
-                truncated=bool(len(truncations) and truncations[-1]),
+                observations=observations[rows],
+                actions=actions[start:end],
+                rewards=rewards[start:end],
+                terminated=terminated,
+                truncated=not terminated or bool(truncations[end - 1]),
             )
-        except DataError as error:
-            raise DataError(f"Episode {episode_id} of {self.name}: {error}") from error
+
+    def _storage(self) -> MinariStorage:
+        with reading(f"{self.name} at {self.location}", _DATA_SET):
+            return _opened(self.location)
 
     def _metadata(self) -> dict[str, Any]:
         return dict(MinariStorage.read_raw_metadata(local_copy(self.location) / "data"))
 
-    def _broken(self, what: str, error: Exception) -> DataError:
-        return DataError(
-            f"{what} of {self.name} cannot be read ({type(error).__name__}: {error}); expected all episodes that its "
-            f"metadata counts. The download may be incomplete: remove {self.location} and fetch it again."
-        )
+    def _recorded(self, number: int) -> str:
+        return f"episode {number} of {self.name} at {self.location}"
 
 
-def _storage(location: str) -> MinariStorage:
-    return MinariStorage.read(local_copy(location) / "data")
+def _opened(location: str) -> MinariStorage:
+    """Opens a data set; where its metadata lacks spaces, Minari asks its environment for them.
+
+    Raises:
+        DataError: None is named, or it cannot be made.
+    """
+    folder = local_copy(location) / "data"
+    metadata = MinariStorage.read_raw_metadata(folder)
+    if {"observation_space", "action_space"} <= metadata.keys():
+        return MinariStorage.read(folder)
+    if not metadata.get("env_spec"):
+        raise DataError(f"{location} names neither spaces nor an environment; expected one of them in its metadata.")
+    environment = json.loads(metadata["env_spec"])["id"]
+    try:
+        return MinariStorage.read(folder)
+    except _SETUP_ERRORS as error:
+        raise DataError(
+            f"{location} names no spaces, and its environment {environment} cannot be asked for them "
+            f"({type(error).__name__}: {error}); expected one or the other. Install the package of that environment on "
+            "every machine, or take a newer version of the data set."
+        ) from error
 
 
 def _ends(path: Path, size: int = 65_536) -> bytes:
@@ -157,9 +232,3 @@ def _ends(path: Path, size: int = 65_536) -> bytes:
         first = file.read(size)
         file.seek(max(0, path.stat().st_size - size))
         return first + file.read(size)
-
-
-def _rows(observations: Any) -> int:
-    if isinstance(observations, dict):
-        return len(next(iter(observations.values())))
-    return len(observations)

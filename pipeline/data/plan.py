@@ -11,7 +11,7 @@ from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit
 from pipeline.data.index import EpisodeIndex, build_index, with_validation
 from pipeline.data.shards import ShardSettings
-from pipeline.data.sources import Source
+from pipeline.data.sources import Listing, Source
 from pipeline.data.spaces import Spaces
 from pipeline.data.summary import SummarySettings
 from pipeline.data.table import Split
@@ -27,6 +27,7 @@ class Preparation:
         config: The configuration.
         seed: Root seed.
         sources: Data sets, each with its part of the configuration.
+        listings: The episodes of each of them.
         index: The episodes chosen.
         spaces: The columns, the same for all sources.
     """
@@ -34,6 +35,7 @@ class Preparation:
     config: DataConfig
     seed: int
     sources: tuple[tuple[Source, SourceConfig], ...]
+    listings: tuple[Listing, ...]
     index: EpisodeIndex
     spaces: Spaces
 
@@ -42,10 +44,12 @@ class Preparation:
         """Chooses the episodes and checks that the sources fit together.
 
         Raises:
-            DataError: An empty source, or sources of different spaces.
+            DataError: A source that is empty or damaged, or sources of different spaces.
+            StorageError: The machine does not let one be read.
         """
-        index = build_index(sources, seed)
-        return cls(config, seed, tuple(sources), index, _common_spaces([source for source, _ in sources]))
+        listings = tuple(source.listing() for source, _ in sources)
+        index = build_index(sources, listings, seed)
+        return cls(config, seed, tuple(sources), listings, index, _common_spaces([source for source, _ in sources]))
 
     @property
     def readers(self) -> list[Source]:

@@ -52,12 +52,12 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence[Source]:
-    keys, columns = config.observation_keys, config.observation_columns
+    options = config.observation_keys, config.observation_columns, config.max_episode_steps
     if pattern.endswith((".hdf5", ".h5")):
         paths = [pattern] if is_remote(pattern) else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not paths:
             raise DataError(f"data.sources names '{pattern}', where there is no file; expected a D4RL HDF5 file.")
-        return [D4rlSource.open(path, keys, columns) for path in paths]
+        return [D4rlSource.open(path, *options) for path in paths]
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DataError(
             f"data.sources names {pattern!r}, a path; expected the id of a data set, below its root. For a folder "
@@ -70,7 +70,7 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
         names = [pattern]
     if not names:
         raise DataError(_nothing_found(root, pattern))
-    return [MinariSource.open(name, join(root, name), keys, columns) for name in names]
+    return [MinariSource.open(name, join(root, name), *options) for name in names]
 
 
 def _dataset_ids(root: str, pattern: str) -> list[str]:

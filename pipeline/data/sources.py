@@ -1,6 +1,7 @@
 """What prepare reads: data sets of episodes, each behind the same small interface."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,6 +9,26 @@ from numpy.typing import NDArray
 
 from pipeline.data.spaces import Spaces
 from pipeline.records import Episode
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The episodes of a source, in the order in which they are taken.
+
+    Attributes:
+        ids: (n,) int64, no two alike.
+        lengths: (n,) int64, their steps.
+        divided: Recorded episodes that are several here, because they have ends in their middle.
+    """
+
+    ids: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    divided: int = 0
+
+    @classmethod
+    def numbered(cls, lengths: NDArray[np.int64]) -> "Listing":
+        """Returns episodes of `lengths` with the ids 0 to n - 1."""
+        return cls(np.arange(len(lengths), dtype=np.int64), lengths)
 
 
 class Source(Protocol):
@@ -39,11 +60,8 @@ class Source(Protocol):
     def reference_scores(self) -> tuple[float, float] | None:
         """Random and expert return."""
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Returns (n,) the steps of its episodes, in the order of their ids."""
-
-    def ids(self) -> NDArray[np.int64]:
-        """Returns (n,) the ids of its episodes, in the order in which they are taken."""
+    def listing(self) -> Listing:
+        """Returns its episodes; may have to look into each, so it is asked once for a preparation."""
 
     def fingerprint(self) -> str:
         """Returns a sha256 that changes when the data set is replaced by another one."""

@@ -14,12 +14,13 @@ class ReturnStatistics(BaseModel):
     Attributes:
         source: Its name.
         episodes, steps: Taken from it.
-        dropped_episodes: Left out because they have no steps, or hold NaN or infinite values.
+        dropped_episodes: Left out because something of them is missing, or they hold NaN or infinite values.
         terminations, truncations: Episodes that the MDP ended, and that a limit ended.
         mean, deviation: Mean and standard deviation of the returns.
         quantiles: Returns at `QUANTILES`: least, 5 %, quartiles, 95 %, greatest.
         histogram_edges, histogram_counts: Equal widths between least and greatest.
         mean_length, max_length: Steps of an episode, on average and at most.
+        divided_recordings: Recorded episodes of the data set that are several, because they have ends in their middle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class ReturnStatistics(BaseModel):
     histogram_counts: tuple[int, ...]
     mean_length: float
     max_length: int
+    divided_recordings: int = 0
 
     @classmethod
     def of(
@@ -47,6 +49,7 @@ class ReturnStatistics(BaseModel):
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
         dropped: int,
+        divided: int = 0,
     ) -> "ReturnStatistics":
         """Returns the statistics of one source's episodes, at least one."""
         low, high = float(returns.min()), float(returns.max())
@@ -65,6 +68,7 @@ class ReturnStatistics(BaseModel):
             histogram_counts=tuple(counts.tolist()),
             mean_length=float(lengths.mean()),
             max_length=int(lengths.max()),
+            divided_recordings=divided,
         )
 
 

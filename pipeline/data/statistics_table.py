@@ -31,6 +31,9 @@ def statistics_notes(statistics: Statistics) -> list[str]:
     dropped = sum(entry.dropped_episodes for entry in statistics.returns)
     if dropped:
         notes.append(f"{dropped:,} invalid episodes were left out: {statistics.invalid[0]}, ...")
+    divided = sum(entry.divided_recordings for entry in statistics.returns)
+    if divided:
+        notes.append(f"{divided:,} recorded episodes have ends in their middle and were divided there")
     few = statistics.few_values
     if few:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")

@@ -22,7 +22,8 @@ class SummarySettings:
     Attributes:
         spaces: The columns that every episode must have.
         treatment: What is done with the rewards.
-        drop_invalid: Leave out and report episodes without steps or with NaN or infinite values; else they are refused.
+        drop_invalid: Leave out and report episodes of which something is missing, or with NaN or infinite values; else
+            they are refused.
         sample_share: Share of steps kept for the quantiles; 1 keeps all, and the quantiles are exact.
         seed: Root seed of the sample.
     """
@@ -84,8 +85,8 @@ def summarize_episodes(episodes: Iterable[tuple[int, Episode]], settings: Summar
     """Returns the summary of episodes, each given with the place of its source.
 
     Raises:
-        DataError: An episode of other shapes, or one without steps or with NaN or infinite values unless these are
-            dropped.
+        DataError: An episode of other shapes; or one of which something is missing, or with NaN or infinite values,
+            unless these are dropped.
     """
     spaces = settings.spaces
     facts: list[tuple[int, int, int, float, bool, bool]] = []
@@ -99,8 +100,8 @@ def summarize_episodes(episodes: Iterable[tuple[int, Episode]], settings: Summar
         if complaint is not None:
             if not settings.drop_invalid:
                 raise DataError(
-                    f"{complaint}; expected numbers, of at least 1 step. Set data.on_invalid to drop to leave such "
-                    "episodes out."
+                    f"{complaint}; expected numbers, of at least 1 step, and one observation more than steps. Set "
+                    "data.on_invalid to drop to leave such episodes out."
                 )
             invalid.append((source, episode.episode_id, complaint))
             continue

@@ -31,7 +31,9 @@ def check_shapes(episode: Episode, observation_dim: int, action_dim: int) -> Non
 
 
 def complaint_of(episode: Episode) -> str | None:
-    """Returns why the episode cannot be used: no steps, or NaN or infinite values; None if it can."""
+    """Returns why the episode cannot be used: a defect of its record, no steps, or no numbers; None if it can."""
+    if episode.defect:
+        return f"Episode {episode.episode_id} of {episode.source} {episode.defect}"
     if episode.num_steps < 1:
         return f"Episode {episode.episode_id} of {episode.source} has 0 steps"
     for name in ("observations", "actions", "rewards"):

@@ -67,10 +67,11 @@ def data_section(record: RunRecord) -> Section:
     ]
     totals = manifest.totals
     dropped = sum(source.dropped_episodes for source in returns)
+    divided = sum(source.divided_recordings for source in returns)
     text = (
         f"{totals.episodes:,} episodes and {totals.steps:,} steps in all; {totals.validation_episodes:,} episodes are "
-        f"held out for validation; dropped for NaN or infinite values: {dropped}. Discretizer: "
-        f"{manifest.discretizer_kind}, {manifest.layout.num_bins} bins."
+        f"held out for validation; left out as invalid: {dropped}; recorded episodes divided at ends in their middle: "
+        f"{divided}. Discretizer: {manifest.discretizer_kind}, {manifest.layout.num_bins} bins."
     )
     return Section(
         "Data",

@@ -68,11 +68,24 @@ def write_minari(
         )
         for number, episode in enumerate(episodes)
     ]
+    return write_buffers(root, dataset_id, buffers, data_format, observation_space, action_space, **options)
+
+
+def write_buffers(
+    root: Path,
+    dataset_id: str,
+    buffers: Sequence[EpisodeBuffer],
+    data_format: str = "hdf5",
+    observation_space: gymnasium.Space[Any] = BOX,
+    action_space: gymnasium.Space[Any] = ACTIONS,
+    **options: Any,
+) -> Path:
+    """Writes Minari's own form of episodes as a data set below `root` and returns its folder."""
     with mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(root)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         minari.create_dataset_from_buffers(
             dataset_id,
-            buffers,
+            list(buffers),
             observation_space=observation_space,
             action_space=action_space,
             data_format=data_format,

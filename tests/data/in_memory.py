@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import fit_summary
@@ -17,6 +16,7 @@ from pipeline.data.manifest import Manifest, write_manifest
 from pipeline.data.manifest_builder import build_manifest
 from pipeline.data.plan import Preparation, ShardPlan, with_splits
 from pipeline.data.shards import write_shard
+from pipeline.data.sources import Listing
 from pipeline.data.spaces import Spaces
 from pipeline.data.storage import Folder, Location
 from pipeline.data.summary import Summary, merge, summarize_episodes
@@ -46,17 +46,13 @@ class MemorySource:
         first = self.episodes[0]
         return self.columns or Spaces.plain(first.observations.shape[1], first.actions.shape[1])
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Returns (n,) the steps of the episodes."""
-        return np.array([episode.num_steps for episode in self.episodes], dtype=np.int64)
-
-    def ids(self) -> NDArray[np.int64]:
-        """Returns 0 to n - 1: the place of each episode."""
-        return np.arange(len(self.episodes), dtype=np.int64)
+    def listing(self) -> Listing:
+        """Returns the episodes, each under its place."""
+        return Listing.numbered(np.array([episode.num_steps for episode in self.episodes], dtype=np.int64))
 
     def fingerprint(self) -> str:
         """Returns what distinguishes them: name and number of steps."""
-        return f"{self.name}:{self.lengths().sum()}"
+        return f"{self.name}:{self.listing().lengths.sum()}"
 
     def read(self, ids: Sequence[int]) -> Iterator[Episode]:
         """Yields the episodes at the places `ids`."""

@@ -17,7 +17,11 @@ def counting_source(lengths: list[int], name: str = "counting") -> MemorySource:
 
 
 def index_of(lengths: list[int]) -> EpisodeIndex:
-    return build_index([(counting_source(lengths), SourceConfig(id="counting"))], 0)
+    return built([(counting_source(lengths), SourceConfig(id="counting"))])
+
+
+def built(sources: list[tuple[MemorySource, SourceConfig]], seed: int = 0) -> EpisodeIndex:
+    return build_index(sources, [source.listing() for source, _ in sources], seed)
 
 
 def test_a_block_ends_with_the_episode_that_fills_it() -> None:
@@ -33,16 +37,16 @@ def test_blocks_cover_every_episode_once() -> None:
 
 def test_a_share_takes_that_part_of_the_episodes_in_order() -> None:
     source = counting_source([4] * 20)
-    index = build_index([(source, SourceConfig(id="x", share=0.25))], 7)
+    index = built([(source, SourceConfig(id="x", share=0.25))], 7)
     assert len(index) == 5
     assert index.ids.tolist() == sorted(set(index.ids.tolist()))
-    again = build_index([(source, SourceConfig(id="x", share=0.25))], 7)
+    again = built([(source, SourceConfig(id="x", share=0.25))], 7)
     assert again.ids.tolist() == index.ids.tolist()
-    assert build_index([(source, SourceConfig(id="x", share=0.25))], 8).ids.tolist() != index.ids.tolist()
+    assert built([(source, SourceConfig(id="x", share=0.25))], 8).ids.tolist() != index.ids.tolist()
 
 
 def test_a_cap_takes_episodes_until_they_have_enough_steps() -> None:
-    index = build_index([(counting_source([10] * 20), SourceConfig(id="x", max_steps=35))], 0)
+    index = built([(counting_source([10] * 20), SourceConfig(id="x", max_steps=35))])
     assert index.steps == 40
 
 
@@ -51,14 +55,14 @@ def test_each_source_has_its_own_cap() -> None:
         (counting_source([10] * 5, "a"), SourceConfig(id="a", max_steps=10)),
         (counting_source([10] * 5, "b"), SourceConfig(id="b")),
     ]
-    index = build_index(sources, 0)
+    index = built(sources)
     assert (index.sources == 0).sum() == 1
     assert (index.sources == 1).sum() == 5
 
 
 def test_episodes_are_read_in_order_each_with_its_source() -> None:
     sources = [counting_source([1, 2], "a"), counting_source([3, 4], "b")]
-    index = build_index([(source, SourceConfig(id="x")) for source in sources], 0)
+    index = built([(source, SourceConfig(id="x")) for source in sources])
     read = [
         (number, episode.source, episode.episode_id, episode.num_steps)
         for number, episode in read_episodes(sources, index)
@@ -89,9 +93,9 @@ def test_a_single_episode_cannot_be_divided() -> None:
 
 def test_a_source_without_episodes_is_refused() -> None:
     with pytest.raises(DataError, match="empty has 0 episodes; expected at least 1"):
-        build_index([(counting_source([], "empty"), SourceConfig(id="x"))], 0)
+        built([(counting_source([], "empty"), SourceConfig(id="x"))])
 
 
 def test_no_source_at_all_is_refused() -> None:
     with pytest.raises(DataError, match=r"data.sources is empty"):
-        build_index([], 0)
+        built([])

@@ -78,6 +78,19 @@ def test_dropped_episodes_are_counted_and_the_others_stay(tmp_path: Path) -> Non
     assert "1 invalid episodes were left out" in statistics_notes(manifest.statistics)[0]
 
 
+def test_episodes_whose_record_is_unusable_are_refused_or_dropped(tmp_path: Path) -> None:
+    episodes = random_episodes([5] * 10)
+    episodes[3] = Episode.unusable("memory", 3, "has 5 rewards, but 5 observations")
+    with pytest.raises(
+        DataError,
+        match=r"Episode 3 of memory has 5 rewards, but 5 observations; expected .* Set data.on_invalid to drop",
+    ):
+        write_shards(tmp_path / "refused", episodes, DataConfig(num_bins=5))
+    manifest = write_shards(tmp_path / "dropped", episodes, DataConfig(num_bins=5, on_invalid="drop"))
+    assert (manifest.totals.episodes, manifest.totals.steps) == (9, 45)
+    assert manifest.statistics.invalid == ("Episode 3 of memory has 5 rewards, but 5 observations",)
+
+
 def test_nothing_but_invalid_episodes_is_refused(tmp_path: Path) -> None:
     episodes = [with_nan(episode) for episode in random_episodes([5] * 3)]
     with pytest.raises(

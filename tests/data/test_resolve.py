@@ -76,7 +76,7 @@ def test_relative_places_mean_the_same_to_workers_elsewhere(root: Path, monkeypa
     found = [source for source, _ in resolve_sources(DataConfig(sources=entries), COLLECTED)]
     assert [source.name for source in found] == ["space/walker/medium-v0", "a.hdf5"], "shards must not name a machine"
     monkeypatch.chdir("/")
-    assert [len(source.lengths()) for source in found] == [1, 3]
+    assert [len(source.listing().ids) for source in found] == [1, 3]
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

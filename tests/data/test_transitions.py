@@ -64,6 +64,11 @@ def test_an_episode_without_steps_is_found() -> None:
     assert complaint_of(empty) == "Episode 17 of some/data-v0 has 0 steps"
 
 
+def test_a_defect_of_the_record_is_told_before_all_else() -> None:
+    unusable = Episode.unusable("some/data-v0", 17, "has 3 rewards, but 3 observations")
+    assert complaint_of(unusable) == "Episode 17 of some/data-v0 has 3 rewards, but 3 observations"
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["observations", "actions", "rewards"])
 def test_numbers_that_are_not_finite_are_found_and_placed(name: str, bad: float) -> None:

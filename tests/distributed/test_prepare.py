@@ -1,21 +1,26 @@
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import ray
+from minari.data_collector import EpisodeBuffer
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from pipeline.data.manifest import MANIFEST_NAME, read_manifest
 from pipeline.data.shards import read_table
-from pipeline.data.table import TOKENS
+from pipeline.data.table import OBSERVATIONS, RETURNS_TO_GO, REWARDS, TOKENS
 from pipeline.distributed.prepare import FIT_NAME, prepare
 from pipeline.errors import ClusterError, DataError, ManifestError, RunFolderError
+from pipeline.records import Episode
 from pipeline.references.prepare import reference_prepare
 from tests.conftest import REPOSITORY
-from tests.data.episodes import counting_episodes, random_episodes, write_minari
+from tests.data.episodes import counting_episodes, random_episodes, write_buffers, write_minari
 from tests.data.test_d4rl_source import write_d4rl
 from tests.distributed.paused_preparation import FatalSource, PausingSource, go_on, only
 from tests.distributed.stages import experiment, files, kill, write_config
@@ -61,6 +66,53 @@ def test_no_step_is_lost_doubled_or_moved_in_a_mixture(tmp_path: Path) -> None:
             found.append((numbers[start, 0], end - start))
     expected = [*enumerate(LENGTHS[:40]), *enumerate(LENGTHS[40:100])]
     assert sorted(found) == sorted(expected)
+
+
+def joined(episodes: Sequence[Episode]) -> EpisodeBuffer:
+    """One recording of several episodes, as a collector makes it that does not divide them."""
+    ends = np.cumsum([episode.num_steps for episode in episodes]) - 1
+    marks = np.zeros((2, ends[-1] + 1), np.bool_)
+    marks[:, ends] = np.array([(episode.terminated, episode.truncated) for episode in episodes]).T
+    return EpisodeBuffer(
+        observations=np.concatenate(
+            [*(episode.observations[:-1] for episode in episodes), episodes[-1].observations[-1:]]
+        ),
+        actions=np.concatenate([episode.actions for episode in episodes]).astype(np.float32),
+        rewards=np.concatenate([episode.rewards for episode in episodes]),
+        terminations=marks[0],
+        truncations=marks[1],
+    )
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_recordings_with_ends_in_their_middle_are_prepared_as_episodes_that_were_recorded_one_by_one(
+    tmp_path: Path, data_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    episodes = random_episodes(LENGTHS[:60])
+    # Recordings of 1 to 20 episodes; ranges of 100 steps begin in the middle of one.
+    buffers = [joined(episodes[start:end]) for start, end in pairwise([0, 1, 2, 22, 40, 45, 60])]
+    numbered = [replace(buffer, id=number) for number, buffer in enumerate(buffers)]
+    write_buffers(tmp_path, "test/joined-v0", numbered, data_format)
+    write_minari(tmp_path, "test/data-v0", episodes)
+    sources = [{"id": "test/joined-v0", "root": str(tmp_path)}]
+    settings = {"steps_per_shard": 100, "validation_share": 0.0}
+    folders = [prepared(tmp_path, f"w{n}", sources=sources, num_workers=n, **settings) for n in (1, 2)]
+    assert "4 recorded episodes have ends in their middle and were divided there" in capsys.readouterr().out
+    assert files(folders[0]) == files(folders[1])
+    apart = prepared(tmp_path, "apart", **settings)
+    columns = [TOKENS, OBSERVATIONS, REWARDS, RETURNS_TO_GO]
+    found, expected = (read_table(folder, "train", columns) for folder in (folders[0], apart))
+    for column in columns:
+        assert np.array_equal(found[column], expected[column])
+    assert found.offsets.tolist() == expected.offsets.tolist()
+    assert found.terminated.tolist() == expected.terminated.tolist()
+    manifest, other = read_manifest(folders[0]), read_manifest(apart)
+    assert manifest.totals == other.totals
+    assert manifest.sources[0].available_episodes == 60
+    before = files(folders[0])
+    (folders[0] / "shard-00002.parquet").unlink()
+    prepared(tmp_path, "w1", sources=sources, num_workers=1, **settings)
+    assert files(folders[0]) == before
 
 
 @pytest.mark.slow
@@ -158,7 +210,8 @@ def test_a_shard_that_was_removed_and_a_damaged_manifest_are_made_again(
     (folder / "shard-00001.parquet").unlink()
     prepared(tmp_path, "damaged")
     assert files(folder) == before
-    assert "lacks ['shard-00001.parquet']" in capsys.readouterr().out
+    # Whole words: where a line breaks depends on the length of the path.
+    assert "lacks ['shard-00001.parquet']" in " ".join(capsys.readouterr().out.split())
     (folder / MANIFEST_NAME).write_text("{")
     prepared(tmp_path, "damaged")
     assert files(folder) == before
@@ -169,6 +222,19 @@ def test_d4rl_files_are_prepared_too(tmp_path: Path) -> None:
     manifest = read_manifest(prepared(tmp_path, "d4rl", sources=[{"id": path}]))
     assert (manifest.totals.episodes, manifest.totals.steps) == (3, 10)
     assert manifest.statistics.returns[0].terminations == 1
+
+
+def test_d4rl_files_without_timeouts_need_a_limit(tmp_path: Path) -> None:
+    path = write_d4rl(tmp_path / "a.hdf5", steps=500, timeouts=None, terminals=np.zeros(500, np.bool_))
+    with pytest.raises(DataError, match=r"500 of all 500 steps; expected .* Set data.max_episode_steps"):
+        prepared(tmp_path, "walks", sources=[{"id": path}])
+    folder = prepared(tmp_path, "walks", sources=[{"id": path}], max_episode_steps=100, validation_share=0.2)
+    totals = read_manifest(folder).totals
+    assert (totals.episodes, totals.validation_episodes, totals.steps) == (5, 1, 500)
+    # The rewards are the steps' numbers: no sum runs on into the next walk.
+    table = read_table(folder, "train", [REWARDS, RETURNS_TO_GO])
+    starts = table.offsets[:-1]
+    assert table[RETURNS_TO_GO][starts].tolist() == [100 * first + 4950 for first in table[REWARDS][starts]]
 
 
 def test_on_a_cluster_a_data_set_is_downloaded_to_where_all_nodes_see_it(
@@ -223,16 +289,20 @@ def test_nothing_but_episodes_without_steps_is_refused(tmp_path: Path, on_invali
         prepared(tmp_path, "empty", on_invalid=on_invalid)
 
 
-def test_as_many_observations_as_actions_are_refused(tmp_path: Path) -> None:
+def test_as_many_observations_as_actions_are_refused_or_left_out(tmp_path: Path) -> None:
     folder = write_minari(tmp_path, "test/data-v0", random_episodes([10] * 5))
     with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
         rows = file["episode_2/observations"][:-1]
         del file["episode_2/observations"]
         file["episode_2/observations"] = rows
     with pytest.raises(
-        DataError, match="Episode 2 of test/data-v0 has 10 rewards, 10 actions and 10 observations; exp"
+        DataError,
+        match=r"Episode 2 of test/data-v0 has 10 rewards, but 10 observations; expected .* Set data.on_invalid",
     ):
         prepared(tmp_path, "short")
+    manifest = read_manifest(prepared(tmp_path, "dropped", on_invalid="drop"))
+    assert manifest.totals.steps == 40
+    assert manifest.statistics.invalid == ("Episode 2 of test/data-v0 has 10 rewards, but 10 observations",)
 
 
 def test_a_mixture_of_different_environments_is_refused(tmp_path: Path) -> None:
