@@ -16,8 +16,8 @@ class SourceConfig(Config):
 
     id: Place = Field(
         ...,
-        description="Minari id, with globs and {a,b} as in mujoco/hopper/{medium,expert}-v0, or the path or URI of a "
-        "D4RL HDF5 file (*.hdf5). Every match is a source of its own.",
+        description="Minari id, with *, ? and {a,b} as in mujoco/hopper/{medium,expert}-v0, or the path or URI of a "
+        "D4RL HDF5 file (*.hdf5). Every match is a source of its own; a path that is there is taken as it stands.",
     )
     root: Place | None = Field(
         None,

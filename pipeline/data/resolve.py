@@ -17,6 +17,7 @@ from pipeline.data.storage import is_remote, join
 from pipeline.errors import DataError, StorageError
 
 _METADATA = "data/metadata.json"
+_STEPS = "data/main_data.hdf5"
 HUB_ID = re.compile(r"([\w.-]+/)+[\w.-]+-v\d+")
 """What a data set of the hub is called, namespace/name-vN; nothing else is looked for there."""
 
@@ -33,7 +34,7 @@ def resolve_sources(config: DataConfig, collected: SourceConfig) -> list[tuple[S
     """
     found: list[tuple[Source, SourceConfig]] = []
     for entry in config.sources or (collected,):
-        for pattern in expand_braces(entry.id):
+        for pattern in [entry.id] if _is_file(entry.id) else expand_braces(entry.id):
             found += [(source, entry) for source in _matching(pattern, entry, config)]
     names = [source.name for source, _ in found]
     doubles = sorted({name for name in names if names.count(name) > 1})
@@ -54,10 +55,7 @@ def expand_braces(pattern: str) -> list[str]:
 def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence[Source]:
     options = config.observation_keys, config.observation_columns, config.max_episode_steps
     if pattern.endswith((".hdf5", ".h5")):
-        paths = [pattern] if is_remote(pattern) else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-        if not paths:
-            raise DataError(f"data.sources names '{pattern}', where there is no file; expected a D4RL HDF5 file.")
-        return [D4rlSource.open(path, *options) for path in paths]
+        return [D4rlSource.open(path, *options) for path in _files(pattern)]
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DataError(
             f"data.sources names {pattern!r}, a path; expected the id of a data set, below its root. For a folder "
@@ -65,6 +63,13 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
         )
     root = str(entry.root or get_dataset_path())
     names = _dataset_ids(root, pattern)
+    without = sorted({*_dataset_ids(root, pattern, _STEPS)} - {*names})
+    if without:
+        raise DataError(
+            f"{without[0]} in {root} has {_STEPS} but no {_METADATA}: Minari before 0.5 wrote it, or its copy was "
+            "broken off; expected both. Fetch a newer version, or load it with the Minari that wrote it and write "
+            "its episodes with minari.create_dataset_from_buffers of 0.5."
+        )
     if not names and entry.root is None and config.download and HUB_ID.fullmatch(pattern):
         _download(pattern)
         names = [pattern]
@@ -73,22 +78,42 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
     return [MinariSource.open(name, join(root, name), *options) for name in names]
 
 
-def _dataset_ids(root: str, pattern: str) -> list[str]:
-    """Returns the ids of the data sets below `root` that match, sorted."""
+def _files(pattern: str) -> list[str]:
+    """Returns the D4RL files that a path, a URI or a pattern of paths names."""
+    if is_remote(pattern) or _is_file(pattern):
+        return [pattern]
+    paths = sorted(glob.glob(_stars_alone(pattern.removeprefix("file://")), recursive=True))  # noqa: PTH207
+    if not paths:
+        raise DataError(f"data.sources names '{pattern}', where there is no file; expected a D4RL HDF5 file.")
+    return paths
+
+
+def _is_file(pattern: str) -> bool:
+    return Path(pattern.removeprefix("file://")).is_file()
+
+
+def _stars_alone(pattern: str) -> str:
+    """Returns a glob in which only * and ? stand for something: a [ is part of a name."""
+    return pattern.replace("[", "[[]")
+
+
+def _dataset_ids(root: str, pattern: str, file: str = _METADATA) -> list[str]:
+    """Returns the ids of the data sets below `root` that match and have `file`, sorted."""
     if not is_remote(root):
         folder = Path(root.removeprefix("file://"))
-        return sorted(
-            path.parent.parent.relative_to(folder).as_posix() for path in folder.glob(f"{pattern}/{_METADATA}")
-        )
+        found = folder.glob(f"{_stars_alone(pattern)}/{file}")
+        return sorted(path.parent.parent.relative_to(folder).as_posix() for path in found)
     try:
         filesystem, base = fs.FileSystem.from_uri(root)
-        if not glob.has_magic(pattern):
-            there = filesystem.get_file_info(f"{base}/{pattern}/{_METADATA}").type == fs.FileType.File
+        if not {*"*?"} & {*pattern}:
+            there = filesystem.get_file_info(f"{base}/{pattern}/{file}").type == fs.FileType.File
             return [pattern] if there else []
         files = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
     except (OSError, ValueError) as error:
         raise StorageError(f"root is {root!r}; expected a URI that pyarrow can list ({error}).") from error
-    ids = [info.path.removeprefix(f"{base}/").removesuffix(f"/{_METADATA}") for info in files if _METADATA in info.path]
+    ids = [
+        info.path.removeprefix(f"{base}/").removesuffix(f"/{file}") for info in files if info.path.endswith(f"/{file}")
+    ]
     # A star stays within one part of the id, as it does in file names.
     expression = re.compile(re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]"))
     return sorted(name for name in ids if expression.fullmatch(name))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.config import DataConfig, SourceConfig
+from pipeline.data.d4rl_source import D4rlSource
 from pipeline.data.resolve import expand_braces, resolve_sources
 from pipeline.errors import DataError
 from tests.data.episodes import random_episodes, write_minari
@@ -52,6 +53,46 @@ def test_d4rl_files_are_found_by_their_ending(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_d4rl(tmp_path / f"{name}.hdf5")
     assert names(tmp_path, f"{tmp_path}/*.hdf5") == [f"{tmp_path}/a.hdf5", f"{tmp_path}/b.hdf5"]
+
+
+@pytest.mark.parametrize("folder", ["run[1]", "a{b,c}", "what?*"])
+def test_a_path_that_is_there_is_taken_as_it_stands(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    path = write_d4rl(tmp_path / folder / "a.hdf5")
+    assert names(tmp_path, path) == [path]
+    (url,) = names(tmp_path, f"file://{path}")
+    assert D4rlSource.open(url).listing().lengths.tolist() == [4, 3, 3]
+
+
+def test_a_bracket_is_part_of_a_name(tmp_path: Path) -> None:
+    for folder in ("run[1]", "run1"):
+        (tmp_path / folder).mkdir()
+        write_d4rl(tmp_path / folder / "a.hdf5")
+    assert names(tmp_path, f"{tmp_path}/run[1]/*.hdf5") == [f"{tmp_path}/run[1]/a.hdf5"]
+    assert names(tmp_path, f"file://{tmp_path}/run[1]/*.hdf5") == [f"{tmp_path}/run[1]/a.hdf5"]
+    with pytest.raises(DataError, match=r"names 'space/\[a-z\]\*-v0', which matches nothing"):
+        names(tmp_path, "space/[a-z]*-v0")
+
+
+def test_the_limit_reaches_every_source(root: Path) -> None:
+    path = write_d4rl(root / "a.hdf5", timeouts=None)
+    entries = (SourceConfig(id="space/walker/medium-v0", root=str(root)), SourceConfig(id=path))
+    found = resolve_sources(DataConfig(sources=entries, max_episode_steps=2), COLLECTED)
+    assert [source.listing().lengths.tolist() for source, _ in found] == [[2, 1], [2, 2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("pattern", ["space/hopper/medium-v0", "space/hopper/*"])
+def test_a_data_set_without_metadata_is_told_and_not_passed_over(
+    root: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """Minari before 0.5 wrote none."""
+    monkeypatch.setattr("minari.download_dataset", lambda name: pytest.fail("the hub was asked"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    (root / "space/hopper/medium-v0/data/metadata.json").unlink()
+    with pytest.raises(
+        DataError, match=r"space/hopper/medium-v0 in .* but no data/metadata.json: Minari before 0.5 wrote it"
+    ):
+        resolve_sources(DataConfig(sources=(SourceConfig(id=pattern),)), COLLECTED)
 
 
 def test_an_unknown_data_set_is_refused_with_those_that_are_there(root: Path) -> None:
