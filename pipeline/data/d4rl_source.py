@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.configuration import absolute
 from pipeline.data.ends import episode_ends, episode_starts
+from pipeline.data.hdf5 import require_inside
 from pipeline.data.sources import Listing
 from pipeline.data.spaces import Spaces, select_columns
 from pipeline.data.staging import local_copy
@@ -79,6 +80,8 @@ class D4rlSource:
             if missing:
                 raise DataError(f"{location} lacks {missing}; expected a D4RL file with {list(_COLUMNS)}.")
             names = [*_COLUMNS, *(name for name in ("timeouts", "next_observations") if name in file)]
+            for name in names:
+                require_inside(file, name)
             shapes = {name: file[name].shape for name in names}
         _check_shapes(location, shapes)
         observations, actions = (int(np.prod(shapes[name][1:], dtype=np.int64)) for name in _COLUMNS[:2])

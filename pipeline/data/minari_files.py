@@ -16,6 +16,7 @@ from minari.dataset._storages import arrow_storage
 from minari.dataset.minari_storage import MinariStorage
 from numpy.typing import NDArray
 
+from pipeline.data.hdf5 import require_inside
 from pipeline.errors import DataError
 
 _FLAGS = ("terminations", "truncations")
@@ -100,7 +101,10 @@ def _arrow_recordings(storage: MinariStorage, numbers: Sequence[int]) -> Iterato
 def _groups(storage: MinariStorage, numbers: Sequence[int]) -> Iterator["h5py.Group"]:
     with h5py.File(storage.data_path / "main_data.hdf5") as file:
         for number in numbers:
-            yield file[f"episode_{number}"]
+            group = file[f"episode_{number}"]
+            for name in _FIELDS:
+                require_inside(group, name)
+            yield group
 
 
 def _tables(

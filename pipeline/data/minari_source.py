@@ -8,9 +8,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
+from minari.dataset._storages import get_minari_storage
 from minari.dataset.minari_storage import MinariStorage
+from minari.serialization import deserialize_space
 
 from pipeline.configuration import absolute
 from pipeline.data.ends import episode_ends, episode_starts
@@ -21,21 +22,12 @@ from pipeline.data.staging import local_copy
 from pipeline.data.unreadable import reading
 from pipeline.errors import DataError
 from pipeline.records import Episode
+from pipeline.stored import json_mapping, read_bytes
 
 _DATA_SET = "a Minari data set"
 _EPISODES = "all episodes that its metadata counts"
 
-# What Gymnasium and the code of an environment raise where it cannot be made.
-_SETUP_ERRORS = (
-    gymnasium.error.Error,
-    ImportError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AssertionError,
-    OSError,
-)
+_SPACES = ("observation_space", "action_space")
 
 
 @dataclass(frozen=True)
@@ -197,33 +189,37 @@ class MinariSource:
             return _opened(self.location)
 
     def _metadata(self) -> dict[str, Any]:
-        return dict(MinariStorage.read_raw_metadata(local_copy(self.location) / "data"))
+        with reading(f"{self.name} at {self.location}", _DATA_SET):
+            return _metadata(local_copy(self.location) / "data")
 
     def _recorded(self, number: int) -> str:
         return f"episode {number} of {self.name} at {self.location}"
 
 
 def _opened(location: str) -> MinariStorage:
-    """Opens a data set; where its metadata lacks spaces, Minari asks its environment for them.
+    """Opens a data set, whose metadata is text: nothing that it names is made or imported.
 
     Raises:
-        DataError: None is named, or it cannot be made.
+        DataError: It does not name its spaces.
     """
     folder = local_copy(location) / "data"
-    metadata = MinariStorage.read_raw_metadata(folder)
-    if {"observation_space", "action_space"} <= metadata.keys():
-        return MinariStorage.read(folder)
-    if not metadata.get("env_spec"):
-        raise DataError(f"{location} names neither spaces nor an environment; expected one of them in its metadata.")
-    environment = json.loads(metadata["env_spec"])["id"]
-    try:
-        return MinariStorage.read(folder)
-    except _SETUP_ERRORS as error:
+    metadata = _metadata(folder)
+    if not all(isinstance(metadata.get(name), str) for name in _SPACES):
         raise DataError(
-            f"{location} names no spaces, and its environment {environment} cannot be asked for them "
-            f"({type(error).__name__}: {error}); expected one or the other. Install the package of that environment on "
-            "every machine, or take a newer version of the data set."
-        ) from error
+            f"{location} does not name both spaces in its metadata; expected {' and '.join(_SPACES)}. They could be "
+            "had from the environment that it names, but making that runs whatever code a data set names: take a newer "
+            "version of the data set, or add the spaces as minari.serialization.serialize_space gives them."
+        )
+    # Not MinariStorage.read: that makes the environment where it finds a space of None.
+    spaces = [deserialize_space(metadata[name]) for name in _SPACES]
+    storage: MinariStorage = get_minari_storage(metadata["data_format"])(
+        folder, *spaces, jpeg_encoding=bool(metadata.get("jpeg_encoding", True))
+    )
+    return storage
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    return json_mapping(read_bytes(folder / "metadata.json"))
 
 
 def _ends(path: Path, size: int = 65_536) -> bytes:

@@ -305,35 +305,33 @@ def test_what_a_machine_refuses_is_told_apart_from_damage(
         source.listing()
 
 
-def without_spaces(folder: Path, specification: str | None) -> Path:
-    path = folder / "data" / "metadata.json"
-    metadata = json.loads(path.read_text())
-    del metadata["observation_space"], metadata["action_space"]
-    path.write_text(json.dumps({**metadata, "env_spec": specification}))
-    return folder
-
-
-def specification(entry_point: str) -> str:
+def specification(command: str) -> str:
     known = json.loads(gymnasium.spec("Pendulum-v1").to_json())
-    return json.dumps({**known, "id": "Elsewhere-v1", "entry_point": entry_point})
+    return json.dumps({**known, "id": "Elsewhere-v1", "entry_point": "os:system", "kwargs": {"command": command}})
 
 
-def test_a_data_set_without_spaces_names_the_environment_that_is_missing(tmp_path: Path) -> None:
-    folder = without_spaces(recorded(tmp_path), specification("not_installed_here.envs:Door"))
-    with pytest.raises(
-        DataError, match=r"names no spaces, and its environment Elsewhere-v1 .*not_installed_here.* Install the package"
-    ):
+@pytest.mark.parametrize("space", ["absent", None, 3, "null", "[]", '{"type": "Nothing"}'])
+@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+def test_a_data_set_without_its_spaces_is_refused_and_nothing_that_it_names_is_made(
+    tmp_path: Path, name: str, space: object
+) -> None:
+    folder = recorded(tmp_path)
+    path = folder / "data" / "metadata.json"
+    metadata = {**json.loads(path.read_text()), name: space, "env_spec": specification(f"touch {tmp_path}/ran")}
+    if space == "absent":
+        del metadata[name]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(DataError, match=r"does not name both spaces in its metadata; expected|cannot be read"):
         opened(folder)
+    assert not (tmp_path / "ran").exists()
 
 
-def test_a_data_set_without_spaces_has_those_of_its_environment(tmp_path: Path) -> None:
-    source = opened(without_spaces(recorded(tmp_path), gymnasium.spec("Pendulum-v1").to_json()))
-    assert (source.spaces.observation_dim, source.spaces.action_dim, source.spaces.action_high) == (3, 1, (2.0,))
-
-
-def test_a_data_set_with_neither_spaces_nor_environment_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="names neither spaces nor an environment; expected one of them"):
-        opened(without_spaces(recorded(tmp_path), None))
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, "\xff"])
+def test_metadata_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    folder = recorded(tmp_path)
+    (folder / "data" / "metadata.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match="cannot be read"):
+        opened(folder)
 
 
 def test_the_real_hopper_data_set_reads_as_its_metadata_says(shared: Path) -> None:
