@@ -53,6 +53,13 @@ class DataConfig(Config):
         description="Time limit that data was collected with which does not mark where it ended an episode: after so "
         "many steps without an end there is one. null takes the marks alone, and refuses D4RL files that lack them.",
     )
+    max_observation_columns: int = Field(
+        500,
+        ge=1,
+        description="Most columns of an observation, at least 1; data with more, such as images, is refused. "
+        "(Humanoid-v4 has 376. The Trajectory Transformer makes a token of each.)",
+        json_schema_extra=VOLATILE,
+    )
     on_invalid: Literal["refuse", "drop"] = Field(
         "refuse",
         description="Episodes without steps, without one observation more than steps, or with NaN or infinite values: "
@@ -64,7 +71,13 @@ class DataConfig(Config):
     discretizer_from: Place | None = Field(
         None, description="Folder or URI of shards whose bin edges are taken over instead of fitting new ones."
     )
-    num_bins: int = Field(100, ge=2, le=65_535, description="Bins per dimension, 2 to 65535 (100 in the paper).")
+    num_bins: int = Field(
+        100,
+        ge=2,
+        le=65_535,
+        description="Bins per dimension, 2 to 65535 (100 in the paper). Discrete observations and actions, and actions "
+        "that are whole numbers, have one for each of their values, which must not be more.",
+    )
     sample_numbers: int = Field(
         32_000_000,
         ge=1,

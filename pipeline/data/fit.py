@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.config import DataConfig
+from pipeline.data.config import DataConfig, Store
 from pipeline.data.manifest import read_manifest
 from pipeline.data.spaces import Spaces
 from pipeline.data.summary import Summary
 from pipeline.errors import DataError, ManifestError
 from pipeline.tokens.discretizer import Discretizer
-from pipeline.tokens.fitting import DimensionNames, fit_discretizer
+from pipeline.tokens.fitting import DimensionNames, fit_discretizer, require_states
 from pipeline.tokens.layout import TransitionLayout
 
 _SUMMARY = "summary."
@@ -83,9 +83,9 @@ def fit_summary(summary: Summary, config: DataConfig, spaces: Spaces) -> Fit:
     """Returns the bin edges that follow from the summary of all episodes, whose sample is used up: it is sorted.
 
     Raises:
-        DataError: No valid episode is left.
-        ConfigError: A discrete action has more choices than `data.num_bins`.
-        ManifestError: The edges are those of another manifest, which has other columns.
+        DataError: No valid episode is left, or a column holds a state that it cannot be in.
+        ConfigError: A column that is counted has more states than `data.num_bins`.
+        ManifestError: The edges are those of another manifest, which has other columns or fewer states.
     """
     if not len(summary.ids):
         raise DataError(
@@ -101,8 +101,9 @@ def fit_summary(summary: Summary, config: DataConfig, spaces: Spaces) -> Fit:
 
 
 def _discretizer(summary: Summary, config: DataConfig, spaces: Spaces) -> Discretizer:
+    names = dimension_names(spaces, config.store)
+    require_states(names, summary.lowest, summary.highest)
     if config.discretizer_from is None:
-        names = DimensionNames(spaces.observation_names, spaces.action_dim, spaces.action_choices)
         return fit_discretizer(
             summary.sample, summary.lowest, summary.highest, names, config.discretizer, config.num_bins
         )
@@ -114,4 +115,22 @@ def _discretizer(summary: Summary, config: DataConfig, spaces: Spaces) -> Discre
             f"{layout.action_dim} action columns; expected {spaces.observation_dim} and {spaces.action_dim} of the "
             "same names as the data's."
         )
+    for column, states in names.counted.items():
+        if not _tells_apart(given, column, states):
+            raise ManifestError(
+                f"data.discretizer_from is {config.discretizer_from!r}, where {names.name(column)} has "
+                f"{layout.bins[column]} bins; expected a bin for each of the {len(states)} values that it can have."
+            )
     return given
+
+
+def dimension_names(spaces: Spaces, store: Store) -> DimensionNames:
+    """Returns what the columns are; where no tokens are stored, none needs a bin for each of its states."""
+    states = () if store == "values" else spaces.column_states
+    return DimensionNames(spaces.observation_names, spaces.action_dim, states)
+
+
+def _tells_apart(discretizer: Discretizer, column: int, states: range) -> bool:
+    """Returns whether every state of a column has a token that decodes to it."""
+    values, columns = np.array(states, dtype=np.float64)[:, None], slice(column, column + 1)
+    return np.array_equal(discretizer.decode_columns(discretizer.encode_columns(values, columns), columns), values)

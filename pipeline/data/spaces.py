@@ -1,6 +1,6 @@
 """How an environment's observations and actions become columns of numbers, and back.
 
-Recorded in the manifest, so that evaluation flattens exactly as prepare did. What is not supported is refused by name.
+Recorded in the manifest, so that evaluation flattens exactly as prepare did.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.data.gymnasium_spaces import action_fields, observation_parts
 from pipeline.errors import ConfigError, DataError
-
-_OBSERVATION_SPACES = (
-    gymnasium.spaces.Box,
-    gymnasium.spaces.Discrete,
-    gymnasium.spaces.MultiBinary,
-    gymnasium.spaces.MultiDiscrete,
-)
 
 
 class Spaces(BaseModel):
@@ -30,9 +24,13 @@ class Spaces(BaseModel):
         observation_keys: Keys of a Dict observation in the order in which they are flattened; () for a plain one.
         observation_sizes: Numbers of each key, or of the plain observation.
         observation_columns: Columns kept of the flattened observation, O of them.
+        observation_low: Lower bound of each kept column, None where it has none; None altogether where not known.
+        observation_high: Upper bound.
+        observation_states: First state and number of states of each kept column that names one (Discrete,
+            MultiDiscrete, MultiBinary), None for any other column; None altogether where not known.
         action_kind: `box`, or `discrete`: one column that holds the index of the choice.
         action_shape: Shape that the environment takes; () for a discrete action.
-        action_dtype: Its dtype.
+        action_dtype: Its dtype; one of integers has whole numbers only.
         action_choices: n of a discrete action, else None.
         action_start: The environment's first choice, which is index 0 here.
         action_low: Lower bound of each action column; None where the space has none or is not known.
@@ -44,6 +42,9 @@ class Spaces(BaseModel):
     observation_keys: tuple[str, ...] = ()
     observation_sizes: tuple[int, ...]
     observation_columns: tuple[int, ...]
+    observation_low: tuple[float | None, ...] | None = None
+    observation_high: tuple[float | None, ...] | None = None
+    observation_states: tuple[tuple[int, int] | None, ...] | None = None
     action_kind: Literal["box", "discrete"] = "box"
     action_shape: tuple[int, ...] = ()
     action_dtype: str = "float32"
@@ -81,12 +82,17 @@ class Spaces(BaseModel):
             DataError: A space that is not supported.
             ConfigError: An unknown key or a column that does not exist.
         """
-        names, sizes = _observation_parts(observation_space, keys)
+        parts = observation_parts(observation_space, keys)
+        numbers = [number for part in parts for number in part.columns]
+        chosen = select_columns(columns, len(numbers))
         return cls(
-            observation_keys=names,
-            observation_sizes=sizes,
-            observation_columns=select_columns(columns, sum(sizes)),
-            **_action_fields(action_space),
+            observation_keys=tuple(part.key for part in parts if part.key is not None),
+            observation_sizes=tuple(len(part.columns) for part in parts),
+            observation_columns=chosen,
+            observation_low=tuple(numbers[column].low for column in chosen),
+            observation_high=tuple(numbers[column].high for column in chosen),
+            observation_states=tuple(numbers[column].states for column in chosen),
+            **action_fields(action_space),
         )
 
     @property
@@ -98,6 +104,28 @@ class Spaces(BaseModel):
     def action_dim(self) -> int:
         """A; 1 for a discrete action."""
         return int(np.prod(self.action_shape, dtype=np.int64)) if self.action_kind == "box" else 1
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """One name per action column, such as `action[0]`."""
+        return tuple(f"action[{i}]" for i in range(self.action_dim))
+
+    @property
+    def column_states(self) -> tuple[range | None, ...]:
+        """What each observation and action column can be; None for one of any numbers, or where it is not known."""
+        observed = self.observation_states or (None,) * self.observation_dim
+        states = [None if one is None else range(one[0], one[0] + one[1]) for one in observed]
+        if self.action_choices is not None:
+            return (*states, range(self.action_choices))
+        if not self.has_whole_actions or self.action_low is None or self.action_high is None:
+            return (*states, *(None,) * self.action_dim)
+        bounds = zip(self.action_low, self.action_high, strict=True)
+        return (*states, *(range(round(low), round(high) + 1) for low, high in bounds))
+
+    @property
+    def has_whole_actions(self) -> bool:
+        """Whether the environment's actions are whole numbers: choices, or a Box of integers."""
+        return np.dtype(self.action_dtype).kind in "iub"
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -176,13 +204,33 @@ class Spaces(BaseModel):
         """Returns an action (A,), all of them equally likely; needs `bounds_actions`."""
         if self.action_choices is not None:
             return np.array([generator.integers(self.action_choices)], dtype=np.float64)
-        return generator.uniform(np.array(self.action_low), np.array(self.action_high))
+        low, high = np.array(self.action_low), np.array(self.action_high)
+        if self.has_whole_actions:
+            # Rounding numbers of the whole range would give the outer ones half as often as the others.
+            return generator.integers(low.astype(np.int64), high.astype(np.int64), endpoint=True).astype(np.float64)
+        return generator.uniform(low, high)
+
+    def nearest_action(self, action: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Returns the action (A,) of the space that lies nearest to `action` (A,): rounded, within bounds."""
+        nearest = np.array(action, dtype=np.float64)
+        if self.has_whole_actions:
+            nearest = np.rint(nearest)
+        if self.action_low is not None and self.action_high is not None:
+            nearest = nearest.clip(self.action_low, self.action_high)
+        return nearest
 
     def environment_action(self, action: NDArray[np.floating]) -> Any:
-        """Returns what `env.step` takes for the columns `action` (A,)."""
+        """Returns what `env.step` takes for the columns `action` (A,), which become the nearest action of the space.
+
+        Raises:
+            DataError: A NaN where actions are whole numbers: it would become the least one of their type.
+        """
+        nearest = self.nearest_action(action)
+        if self.has_whole_actions and np.isnan(nearest).any():
+            raise DataError(f"an action is {nearest.tolist()}; expected numbers, which whole ones lie near to.")
         if self.action_kind == "discrete":
-            return self.action_start + round(float(action[0]))
-        return np.asarray(action).reshape(self.action_shape).astype(self.action_dtype)
+            return self.action_start + int(nearest[0])
+        return nearest.reshape(self.action_shape).astype(self.action_dtype)
 
 
 def select_columns(columns: Sequence[str] | None, size: int) -> tuple[int, ...]:
@@ -207,52 +255,3 @@ def select_columns(columns: Sequence[str] | None, size: int) -> tuple[int, ...]:
             f"data.observation_columns is {list(columns)}; expected different columns of 0 to {size - 1}, at least one."
         )
     return tuple(chosen)
-
-
-def _observation_parts(
-    space: "gymnasium.Space[Any]", keys: Sequence[str] | None
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    if not isinstance(space, gymnasium.spaces.Dict):
-        if keys is not None:
-            raise ConfigError(
-                f"data.observation_keys is {list(keys)}; expected null: the observation space is no Dict but {space}."
-            )
-        return (), (_size("observation", space),)
-    names = tuple(sorted(space.spaces) if keys is None else keys)
-    unknown = [name for name in names if name not in space.spaces]
-    if unknown or not names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"data.observation_keys is {list(names)}; expected different keys of {sorted(space.spaces)}, at least one."
-        )
-    return names, tuple(_size(f"observation {name!r}", space.spaces[name]) for name in names)
-
-
-def _size(what: str, space: "gymnasium.Space[Any]") -> int:
-    if not isinstance(space, _OBSERVATION_SPACES):
-        raise DataError(
-            f"the {what} space is {space}; expected Box, Discrete, MultiBinary, MultiDiscrete, or a Dict of these. "
-            "Choose other keys with data.observation_keys, or convert the data set."
-        )
-    return int(np.prod(space.shape or (1,), dtype=np.int64))
-
-
-def _action_fields(space: "gymnasium.Space[Any]") -> dict[str, Any]:
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return {
-            "action_kind": "discrete",
-            "action_dtype": str(space.dtype),
-            "action_choices": int(space.n),
-            "action_start": int(space.start),
-        }
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise DataError(
-            f"the action space is {space}; expected Box or Discrete. Actions of several discrete parts and Dict "
-            "actions are not supported."
-        )
-    bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
-    return {
-        "action_shape": tuple(space.shape),
-        "action_dtype": str(space.dtype),
-        "action_low": tuple(space.low.ravel().tolist()) if bounded else None,
-        "action_high": tuple(space.high.ravel().tolist()) if bounded else None,
-    }

@@ -114,9 +114,9 @@ class Statistics(BaseModel):
 
     @property
     def few_values(self) -> tuple[str, ...]:
-        """Names of the dimensions with fewer distinct values than the widest dimension has bins."""
+        """Names of the dimensions with fewer distinct values than the widest dimension has bins, and so fewer bins."""
         most = max(dimension.bins for dimension in self.dimensions)
-        return tuple(dimension.name for dimension in self.dimensions if dimension.distinct < most)
+        return tuple(one.name for one in self.dimensions if max(one.distinct, one.bins) < most)
 
     @property
     def mean_return(self) -> float:

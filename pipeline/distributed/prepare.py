@@ -19,6 +19,7 @@ from pipeline.configuration import IDENTITY, claim_folder, claimed_identity, req
 from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit, fit_summary
 from pipeline.data.index import EpisodeIndex
+from pipeline.data.limits import require_learnable
 from pipeline.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest, write_manifest
 from pipeline.data.manifest_builder import build_manifest
 from pipeline.data.plan import Preparation, ShardPlan, with_splits
@@ -67,7 +68,7 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
 
     Raises:
         DataError: A data set that is missing, empty, malformed or not supported.
-        ConfigError: Keys or columns that do not exist, or fewer bins than a discrete action has choices.
+        ConfigError: Keys or columns that do not exist, too many of them, or fewer bins than a column has states.
         ManifestError: `data.discretizer_from` names shards of other columns.
         StorageError: A location that cannot be read or written.
         RunFolderError: The run's shards were made with another configuration, or are being made.
@@ -92,6 +93,7 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         with _shared_datasets(run):
             sources = resolve_sources(config, collected)
         preparation = Preparation.of(sources, config, experiment.seed)
+        require_learnable(preparation.spaces, config)
         # Not before the data was found: a misspelt name must not be what the folder is of.
         if not claimed:
             _claim(experiment, run, Folder(location))

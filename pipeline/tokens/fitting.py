@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 
@@ -24,12 +24,23 @@ class DimensionNames:
     Attributes:
         observations: One name per observation column.
         action_dim: A, action columns.
-        action_choices: n of a discrete action, which gets exactly n bins; None for continuous actions.
+        states: What each observation and action column can be, which gets a bin each: the states of a discrete
+            observation, the choices of an action; None for a column of any numbers. () where no column is counted so.
     """
 
     observations: tuple[str, ...]
     action_dim: int
-    action_choices: int | None = None
+    states: tuple[range | None, ...] = ()
+
+    @property
+    def counted(self) -> dict[int, range]:
+        """The states of those columns that have such, by column."""
+        return {column: states for column, states in enumerate(self.states) if states is not None}
+
+    def name(self, column: int) -> str:
+        """Returns the name of an observation or action column."""
+        own = len(self.observations)
+        return self.observations[column] if column < own else f"action[{column - own}]"
 
 
 def fit_discretizer(
@@ -51,13 +62,14 @@ def fit_discretizer(
         num_bins: N, the most bins of a dimension.
 
     Raises:
-        ConfigError: A discrete action has more choices than `num_bins`.
+        ConfigError: A column has more states than `num_bins`.
     """
-    action = len(names.observations)
+    require_bins(names, num_bins)
+    counted = names.counted
     edges, centers = [], []
     for column in range(sample.shape[1]):
-        if column == action and names.action_choices is not None:
-            bins = choice_bins(names.action_choices, num_bins)
+        if column in counted:
+            bins = state_bins(counted[column])
         elif kind == "uniform":
             bins = uniform_bins(float(lowest[column]), float(highest[column]), num_bins)
         else:
@@ -77,17 +89,43 @@ def uniform_bins(lowest: float, highest: float, num_bins: int) -> Bins:
     return edges, edges[:-1] / 2 + edges[1:] / 2
 
 
-def choice_bins(choices: int, num_bins: int) -> Bins:
-    """Returns edges and centres of a discrete action: token i is choice i.
+def state_bins(states: range) -> Bins:
+    """Returns edges and centres of a column that is counted: a bin for each state, whether the data has it or not."""
+    numbers = np.array(states, dtype=np.float64)
+    return np.append(numbers - 0.5, numbers[-1] + 0.5), numbers
+
+
+def require_bins(names: DimensionNames, num_bins: int) -> None:
+    """Checks that every state of every column can have a token of its own.
 
     Raises:
-        ConfigError: More choices than bins.
+        ConfigError: A column has more states than `num_bins`.
     """
-    if choices > num_bins:
+    most = max(names.counted, key=lambda column: len(names.counted[column]), default=None)
+    if most is not None and (count := len(names.counted[most])) > num_bins:
         raise ConfigError(
-            f"data.num_bins is {num_bins}; expected at least {choices}, the choices of the discrete action."
+            f"data.num_bins is {num_bins}; expected at least {count} (65535 is the most), a bin for each of the values "
+            f"that {names.name(most)} can have, or data.store values, for methods that read no tokens."
         )
-    return np.arange(choices + 1) - 0.5, np.arange(choices, dtype=np.float64)
+
+
+def require_states(names: DimensionNames, lowest: NDArray[np.float64], highest: NDArray[np.float64]) -> None:
+    """Checks that no column holds a state that it cannot be in, whose token would be that of another.
+
+    Args:
+        names: What the columns are.
+        lowest: (D,) smallest value over all transitions.
+        highest: (D,) largest.
+
+    Raises:
+        DataError: One does.
+    """
+    for column, states in names.counted.items():
+        if lowest[column] < states[0] or highest[column] > states[-1]:
+            raise DataError(
+                f"{names.name(column)} goes from {lowest[column]:g} to {highest[column]:g} in the data; expected "
+                f"{states[0]} to {states[-1]}, as its space says. Mix only data sets of one environment."
+            )
 
 
 def quantile_bins(values: NDArray[np.float64], num_bins: int) -> Bins:

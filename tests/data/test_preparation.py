@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
 
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.fit import Fit, fit_summary
@@ -11,7 +12,7 @@ from pipeline.data.shards import read_table
 from pipeline.data.spaces import Spaces
 from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.table import TOKENS
-from pipeline.errors import DataError, ManifestError
+from pipeline.errors import ConfigError, DataError, ManifestError
 from pipeline.records import Episode
 from pipeline.references.prepare import reference_prepare
 from tests.data.episodes import random_episodes, write_minari
@@ -178,6 +179,89 @@ def test_a_discrete_action_has_exactly_its_choices_as_bins(tmp_path: Path) -> No
     spaces = Spaces.plain(3, 1).model_copy(update={"action_kind": "discrete", "action_choices": 4})
     manifest = write_shards(tmp_path, episodes, DataConfig(num_bins=50), spaces)
     assert manifest.layout.bins[3] == 4
+
+
+WHOLE = Spaces.of(Box(-9, 9, (3,)), Box(0, 20, (2,), np.int32))
+
+
+def whole_episodes() -> list[Episode]:
+    """Episodes whose actions are some of the whole numbers of 0 to 20, most of them small."""
+    rng = np.random.default_rng(2)
+    return [replace(one, actions=rng.binomial(20, 0.2, one.actions.shape) * 1.0) for one in random_episodes([50] * 4)]
+
+
+@pytest.mark.parametrize("kind", ["quantile", "uniform"])
+@pytest.mark.parametrize("num_bins", [21, 64, 100])
+def test_every_whole_action_has_a_token_that_comes_back_as_it(tmp_path: Path, kind: str, num_bins: int) -> None:
+    config = DataConfig.model_validate({"num_bins": num_bins, "discretizer": kind})
+    manifest = write_shards(tmp_path, whole_episodes(), config, WHOLE)
+    assert manifest.layout.bins[3:5] == (21, 21)
+    choices = np.column_stack([np.arange(21), np.arange(21)[::-1]])
+    tokens = manifest.discretizer.encode_columns(choices, manifest.layout.action)
+    decoded = manifest.discretizer.decode_columns(tokens, manifest.layout.action)
+    assert [WHOLE.environment_action(row).tolist() for row in decoded] == choices.tolist()
+
+
+def test_whole_actions_of_more_choices_than_bins_are_refused_where_tokens_are_stored(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"data.num_bins is 20; expected at least 21 .* action\[0\] can have, or data.st"
+    ):
+        write_shards(tmp_path, whole_episodes(), DataConfig(num_bins=20), WHOLE)
+    assert write_shards(tmp_path, whole_episodes(), DataConfig(num_bins=20, store="values"), WHOLE).totals.steps == 200
+
+
+TAXI = Spaces.of(Discrete(500), Discrete(6))
+
+
+def taxi_episodes() -> list[Episode]:
+    """Episodes that see some of 500 states."""
+    rng = np.random.default_rng(2)
+    return [
+        Episode(
+            "taxi", i, rng.integers(100, 400, (51, 1)) * 1.0, rng.integers(6, size=(50, 1)), np.ones(50), True, False
+        )
+        for i in range(4)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["quantile", "uniform"])
+def test_no_two_states_share_a_token(tmp_path: Path, kind: str) -> None:
+    config = DataConfig.model_validate({"num_bins": 500, "discretizer": kind})
+    manifest = write_shards(tmp_path, taxi_episodes(), config, TAXI)
+    tokens = manifest.discretizer.encode_columns(np.arange(500)[:, None], manifest.layout.observation)
+    assert tokens[:, 0].tolist() == list(range(500))
+    # It has fewer distinct values than bins, but no fewer bins.
+    assert "observation[0]" not in manifest.statistics.few_values
+
+
+def test_more_states_than_bins_are_refused_where_tokens_are_stored(tmp_path: Path) -> None:
+    message = r"data.num_bins is 100; expected at least 500 .* observation\[0\] can have, or data.store values"
+    with pytest.raises(ConfigError, match=message):
+        write_shards(tmp_path, taxi_episodes(), DataConfig(num_bins=100), TAXI)
+    assert write_shards(tmp_path, taxi_episodes(), DataConfig(num_bins=100, store="values"), TAXI).totals.steps == 200
+
+
+def test_given_edges_that_do_not_tell_all_states_apart_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "values", taxi_episodes(), DataConfig(num_bins=100, store="values"), TAXI)
+    write_shards(tmp_path / "tokens", taxi_episodes(), DataConfig(num_bins=500), TAXI)
+    with pytest.raises(
+        ManifestError, match=r"/values', where observation\[0\] has \d+ bins; expected .* the 500 values"
+    ):
+        write_shards(tmp_path / "a", taxi_episodes(), DataConfig(discretizer_from=str(tmp_path / "values")), TAXI)
+    given = DataConfig(discretizer_from=str(tmp_path / "tokens"))
+    assert write_shards(tmp_path / "b", taxi_episodes(), given, TAXI).layout.bins[0] == 500
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_states_that_the_space_does_not_have_are_refused_and_not_given_another_s_token(
+    tmp_path: Path, given: bool
+) -> None:
+    """As in a mixture of two environments, whose columns are the first one's."""
+    write_shards(tmp_path / "whole", taxi_episodes(), DataConfig(num_bins=500), TAXI)
+    config = DataConfig(num_bins=500, discretizer_from=str(tmp_path / "whole") if given else None)
+    fewer = Spaces.of(Discrete(300), Discrete(6))
+    with pytest.raises(DataError, match=r"^observation\[0\] goes from \d+ to 3\d\d in the data; expected 0 to 299, as"):
+        write_shards(tmp_path / "refused", taxi_episodes(), config, fewer)
 
 
 def test_a_fit_survives_its_bytes_and_is_refused_for_other_data() -> None:

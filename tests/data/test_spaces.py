@@ -7,6 +7,7 @@ from pipeline.data.spaces import Spaces, select_columns
 from pipeline.errors import ConfigError, DataError
 
 BOX = Box(-1, 1, (2,), np.float32)
+WHOLE = Box(0, 20, (2,), np.int32)
 MAZE = Dict({"observation": Box(-9, 9, (4,)), "achieved_goal": Box(-9, 9, (2,)), "desired_goal": Box(-9, 9, (2,))})
 
 
@@ -69,9 +70,69 @@ def test_a_discrete_action_is_one_column_counted_from_zero() -> None:
 
 
 def test_a_continuous_action_gets_the_environments_shape_and_type() -> None:
-    action = Spaces.of(BOX, Box(-1, 1, (2, 2), np.float32)).environment_action(np.arange(4.0))
+    action = Spaces.of(BOX, Box(-1, 1, (2, 2), np.float32)).environment_action(np.arange(4) / 4)
     assert action.dtype == np.float32
-    assert action.tolist() == [[0, 1], [2, 3]]
+    assert action.tolist() == [[0, 0.25], [0.5, 0.75]]
+
+
+def test_a_number_becomes_the_nearest_whole_action_within_bounds() -> None:
+    spaces = Spaces.of(BOX, WHOLE)
+    assert spaces.has_whole_actions
+    for columns, expected in (((0.49, 19.51), [0, 20]), ((2.999, 3.001), [3, 3]), ((-7.0, 99.0), [0, 20])):
+        action = spaces.environment_action(np.array(columns))
+        assert (action.tolist(), action.dtype) == (expected, np.int32)
+        assert spaces.nearest_action(np.array(columns)).tolist() == expected
+    assert Spaces.of(BOX, Box(-9, 9, (2,), np.int8)).environment_action(np.array([-2.7, -0.4])).tolist() == [-3, 0]
+    assert Spaces.of(BOX, Box(0, 1, (2,), np.bool_)).environment_action(np.array([0.3, 0.7])).tolist() == [False, True]
+
+
+def test_a_continuous_action_keeps_its_fraction_and_ends_at_its_bounds() -> None:
+    spaces = Spaces.of(BOX, BOX)
+    assert not spaces.has_whole_actions
+    assert spaces.environment_action(np.array([0.25, 1.5])).tolist() == [0.25, 1.0]
+    assert Spaces.plain(3, 2).environment_action(np.array([0.25, 1.5])).tolist() == [0.25, 1.5]
+
+
+def test_random_whole_actions_are_all_equally_likely() -> None:
+    spaces, generator = Spaces.of(BOX, WHOLE), np.random.default_rng(0)
+    drawn = np.array([spaces.random_action(generator) for _ in range(21 * 500)])
+    assert drawn.shape == (21 * 500, 2)
+    for column in drawn.T:
+        # 500 of each are expected, give or take 22.
+        assert np.bincount(column.astype(int), minlength=21).min() > 400
+        assert set(column) == set(range(21))
+
+
+@pytest.mark.parametrize("space", [WHOLE, Discrete(3)])
+def test_no_number_is_no_whole_action(space: "gymnasium.Space") -> None:
+    spaces = Spaces.of(BOX, space)
+    with pytest.raises(DataError, match=r"an action is \[.*nan.*\]; expected numbers, which whole ones lie near to"):
+        spaces.environment_action(np.full(spaces.action_dim, np.nan))
+
+
+def test_whole_actions_without_bounds_have_none_but_those_of_their_type() -> None:
+    endless = Box(-np.inf, np.inf, (2,), np.int32)
+    assert (endless.low.tolist(), endless.is_bounded()) == ([-(2**31)] * 2, False)
+    spaces = Spaces.of(BOX, endless)
+    assert (spaces.action_low, spaces.action_high, spaces.bounds_actions) == (None, None, False)
+    # As Minari gives it back.
+    stored = Box(endless.low, endless.high, dtype=np.int32)
+    assert stored.is_bounded()
+    assert not Spaces.of(BOX, stored).bounds_actions
+    assert spaces.column_states == (None,) * 4
+
+
+def test_what_each_column_can_be_is_known() -> None:
+    observation = Dict({"a": MultiBinary(2), "b": Discrete(5, start=2), "c": MultiDiscrete([3, 4]), "d": BOX})
+    spaces = Spaces.of(observation, Discrete(4, start=7))
+    two, ranges = range(2), [range(2, 7), range(3), range(4)]
+    assert spaces.column_states == (two, two, *ranges, None, None, range(4))
+    assert spaces.observation_low == (0, 0, 2, 0, 0, -1, -1)
+    assert spaces.observation_high == (1, 1, 6, 2, 3, 1, 1)
+    chosen = Spaces.of(observation, WHOLE, keys=("d", "b"), columns=("2", "0"))
+    assert chosen.column_states == (range(2, 7), None, range(21), range(21))
+    assert (chosen.observation_low, chosen.observation_high) == ((2, -1), (6, 1))
+    assert Spaces.plain(2, 1).column_states == (None, None, None)
 
 
 def test_a_choice_that_does_not_exist_is_refused() -> None:
@@ -129,3 +190,6 @@ def test_an_observation_of_another_shape_is_refused() -> None:
 def test_the_record_survives_its_json() -> None:
     spaces = Spaces.of(MAZE, Discrete(3), keys=("desired_goal",), columns=("1",))
     assert Spaces.model_validate_json(spaces.model_dump_json()) == spaces
+    half_open = Spaces.of(Dict({"a": Discrete(3, start=1), "b": Box(0, np.inf, (1,))}), WHOLE)
+    assert half_open.observation_high == (3, None)
+    assert Spaces.model_validate_json(half_open.model_dump_json()) == half_open

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import ray
+from gymnasium.spaces import Box, Discrete
 from minari.data_collector import EpisodeBuffer
 from minari.storage.datasets_root_dir import get_dataset_path
 
@@ -16,7 +17,7 @@ from pipeline.data.manifest import MANIFEST_NAME, read_manifest
 from pipeline.data.shards import read_table
 from pipeline.data.table import OBSERVATIONS, RETURNS_TO_GO, REWARDS, TOKENS
 from pipeline.distributed.prepare import FIT_NAME, prepare
-from pipeline.errors import ClusterError, DataError, ManifestError, RunFolderError
+from pipeline.errors import ClusterError, ConfigError, DataError, ManifestError, RunFolderError
 from pipeline.records import Episode
 from pipeline.references.prepare import reference_prepare
 from tests.conftest import REPOSITORY
@@ -324,6 +325,19 @@ def test_a_cluster_that_does_nothing_is_given_up(tmp_path: Path) -> None:
 def test_neither_sources_nor_collected_behaviour_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.sources is empty and .* has no data set collected/behaviour-v0"):
         prepared(tmp_path, "nothing", sources=[])
+
+
+def test_what_no_model_or_token_has_room_for_is_refused_before_the_folder_is_of_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    states = [replace(one, observations=rng.integers(30, size=(6, 1)) * 1.0) for one in random_episodes([5] * 5)]
+    write_minari(tmp_path, "test/data-v0", states, observation_space=Discrete(30))
+    images = [replace(one, observations=np.zeros((6, 13 * 13 * 3))) for one in states]
+    write_minari(tmp_path, "test/image-v0", images, observation_space=Box(0, 255, (13, 13, 3), np.uint8))
+    with pytest.raises(DataError, match=r"507 columns; expected at most data\.max_observation_columns, 500, as images"):
+        prepared(tmp_path, "refused", sources=[{"id": "test/image-v0", "root": str(tmp_path)}])
+    with pytest.raises(ConfigError, match=r"data\.num_bins is 20; expected at least 30 .* observation\[0\] can have"):
+        prepared(tmp_path, "refused")
+    assert read_manifest(prepared(tmp_path, "refused", num_bins=30)).layout.bins[0] == 30
 
 
 def test_edges_of_shards_that_are_not_there_are_refused(tmp_path: Path) -> None:

@@ -3,9 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.references.prepare import reference_edges
-from pipeline.tokens.fitting import DimensionNames, choice_bins, fit_discretizer, quantile_bins, uniform_bins
+from pipeline.tokens.fitting import (
+    DimensionNames,
+    fit_discretizer,
+    quantile_bins,
+    require_bins,
+    require_states,
+    state_bins,
+    uniform_bins,
+)
 
 
 def test_without_ties_edges_are_the_quantiles_and_centers_the_middles() -> None:
@@ -93,22 +101,34 @@ def test_a_constant_dimension_has_one_uniform_bin() -> None:
     assert [array.tolist() for array in uniform_bins(2.0, 2.0, 4)] == [[2.0, 2.0], [2.0]]
 
 
-def test_a_discrete_action_has_exactly_as_many_bins_as_choices() -> None:
-    edges, centers = choice_bins(4, 100)
-    assert centers.tolist() == [0, 1, 2, 3]
-    assert np.searchsorted(edges[1:-1], [0, 1, 2, 3], side="right").tolist() == [0, 1, 2, 3]
+def test_a_counted_column_has_exactly_as_many_bins_as_states() -> None:
+    edges, centers = state_bins(range(-1, 3))
+    assert edges.tolist() == [-1.5, -0.5, 0.5, 1.5, 2.5]
+    assert centers.tolist() == [-1, 0, 1, 2]
+    assert np.searchsorted(edges[1:-1], [-1, 0, 1, 2], side="right").tolist() == [0, 1, 2, 3]
 
 
-def test_more_choices_than_bins_are_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"data.num_bins is 3; expected at least 4, the choices of the discrete action"
-    ):
-        choice_bins(4, 3)
+@pytest.mark.parametrize(("states", "name"), [((range(9), range(4)), r"x\[0\]"), ((None, range(9)), r"action\[0\]")])
+def test_more_states_than_bins_are_refused_by_name(states: tuple[range | None, ...], name: str) -> None:
+    names = DimensionNames(("x[0]",), 1, states)
+    require_bins(names, 9)
+    message = rf"data.num_bins is 8; expected at least 9 \(.*\), a bin for each of the values that {name} can have, or "
+    with pytest.raises(ConfigError, match=message):
+        require_bins(names, 8)
+    with pytest.raises(ConfigError, match=message):
+        fit_discretizer(np.zeros((1, 4)), np.zeros(4), np.zeros(4), names, "uniform", 8)
+
+
+def test_a_state_that_a_column_cannot_be_in_is_refused() -> None:
+    names = DimensionNames(("x[0]",), 1, (range(2, 6), None))
+    require_states(names, np.array([2.0, -9, 0, 0]), np.array([5.0, 9, 0, 0]))
+    with pytest.raises(DataError, match=r"^x\[0\] goes from 2 to 6 in the data; expected 2 to 5, as its space says"):
+        require_states(names, np.array([2.0, 0, 0, 0]), np.array([6.0, 0, 0, 0]))
 
 
 def test_a_choice_that_never_occurs_still_has_its_bin() -> None:
     sample = np.column_stack([np.arange(6.0), [0, 0, 2, 2, 0, 2], np.zeros(6), np.zeros(6)])
-    names = DimensionNames(("observation[0]",), 1, action_choices=4)
+    names = DimensionNames(("observation[0]",), 1, (None, range(4)))
     discretizer = fit_discretizer(sample, sample.min(axis=0), sample.max(axis=0), names, "uniform", 10)
     assert discretizer.layout.bins == (10, 4, 1, 1)
     assert discretizer.encode(sample)[:, 1].tolist() == [0, 0, 2, 2, 0, 2]
