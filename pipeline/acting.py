@@ -8,7 +8,7 @@ Shape letters: O observation_dim, A action_dim, D tokens of a transition, H hori
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -47,7 +47,7 @@ class Decision:
     """What a policy does at one step of one episode.
 
     Attributes:
-        action: (A,) float64, as in the data.
+        action: (A,) float64, in the data's unit; what is executed is the nearest action that the environment has.
         predicted_return: Discounted return from this step on that the plan promises; NaN where there is no new plan.
         plan: What a planner made at this step, None where it made none.
     """
@@ -76,7 +76,7 @@ class RandomPolicy:
     """Uniform in the action space.
 
     Args:
-        spaces: Of the data: bounds of a continuous action, or number of choices.
+        spaces: Of the environment: bounds of a continuous action, or number of choices.
         num_slots: Episodes at once.
 
     Raises:
@@ -86,7 +86,7 @@ class RandomPolicy:
     def __init__(self, spaces: Spaces, num_slots: int) -> None:
         if not spaces.bounds_actions:
             raise EvaluationError(
-                f"the data's action space has action_low {spaces.action_low} and action_high {spaces.action_high}; "
+                f"the environment's actions have action_low {spaces.action_low} and action_high {spaces.action_high}; "
                 "expected finite bounds, which the row random draws between. Leave it out of evaluation.rows."
             )
         self.num_slots = num_slots
@@ -103,3 +103,34 @@ class RandomPolicy:
 
     def record(self, slot: int, action: Vector, reward: float) -> None:
         """Does nothing: what happened does not matter to it."""
+
+
+class NearestActions:
+    """Acts as another policy does, with the nearest actions that the environment has, of which that policy is told.
+
+    A network predicts 3.7 where an environment takes 3 or 4; what it sees as its own past must be what was executed.
+
+    Args:
+        policy: Decides.
+        spaces: Of the environment.
+    """
+
+    def __init__(self, policy: Policy, spaces: Spaces) -> None:
+        self.num_slots = policy.num_slots
+        self._policy, self._spaces = policy, spaces
+
+    def reset(self, slot: int, seed: int) -> None:
+        """See `Policy`."""
+        self._policy.reset(slot, seed)
+
+    def act(self, observations: Mapping[int, Vector]) -> dict[int, Decision]:
+        """See `Policy`."""
+        decisions = self._policy.act(observations)
+        return {
+            slot: replace(decision, action=self._spaces.nearest_action(decision.action))
+            for slot, decision in decisions.items()
+        }
+
+    def record(self, slot: int, action: Vector, reward: float) -> None:
+        """See `Policy`."""
+        self._policy.record(slot, action, reward)

@@ -111,7 +111,14 @@ class Method(ABC, Generic[S]):
     def inputs(self, settings: S, manifest: Manifest) -> dict[str, Any]:
         """Returns what the data decides of the model, which must be the same where one training starts from another."""
         spaces = manifest.spaces
-        names = ("observation_names", "action_dim", "action_choices", "action_low", "action_high")
+        names = (
+            "observation_names",
+            "action_dim",
+            "action_choices",
+            "action_low",
+            "action_high",
+            "has_whole_actions",
+        )
         return {name: getattr(spaces, name) for name in names}
 
     def top_return_share(self, settings: S) -> float:

@@ -17,8 +17,10 @@ from pipeline.data.spaces import Spaces
 class ActionBounds(nn.Module):
     """Maps between actions in the space's own unit and [-1, 1], column by column.
 
-    A column whose bounds are equal has one action only, which is 0 inside. The bounds are the data set's and thus not
-    stored with the weights.
+    A column whose bounds are equal has one action only, which is 0 inside. Where actions are whole numbers each has as
+    much of [-1, 1] as any other: what is mapped are the numbers that are rounded to one of them, from half a number
+    below the lower bound to half a number above the upper one. The bounds are the data set's and thus not stored with
+    the weights.
 
     Args:
         spaces: With both bounds of each action column.
@@ -32,6 +34,8 @@ class ActionBounds(nn.Module):
     def __init__(self, spaces: Spaces) -> None:
         super().__init__()
         low, high = (torch.tensor(bounds, dtype=torch.float64) for bounds in (spaces.action_low, spaces.action_high))
+        if spaces.has_whole_actions:
+            low, high = low - 0.5, high + 0.5
         half_range = (high - low) / 2
         half_range[half_range == 0] = 1
         buffers = {"low": low, "high": high, "centre": (low + high) / 2, "half_range": half_range}
@@ -43,7 +47,7 @@ class ActionBounds(nn.Module):
         return (actions - self.centre) / self.half_range
 
     def outside(self, actions: Tensor) -> Tensor:
-        """Returns (..., A) in the space's unit of `actions` in [-1, 1]; rounding leads to no action beyond a bound."""
+        """Returns (..., A) in the space's unit of `actions` in [-1, 1]; rounding leads to none beyond the ends."""
         return (self.centre + self.half_range * actions).clamp(self.low, self.high)
 
     def errors(self, predicted: Tensor, actions: Tensor) -> Tensor:

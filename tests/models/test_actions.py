@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch.nn import functional
 
 from pipeline.data.spaces import Spaces
@@ -91,6 +93,16 @@ def test_a_column_with_one_action_only_is_that_action_and_has_finite_errors() ->
     assert predicted[0, 1] == 3
     assert head.action_errors(predicted, actions)[0, 1] == 0
     assert ActionBounds(fixed).inside(actions).tolist() == [[0.5, 0.0]]
+
+
+def test_every_whole_action_has_as_much_of_what_a_network_can_say() -> None:
+    whole = Spaces.of(Box(-1, 1, (3,)), Box(np.array([0, -3]), np.array([20, -2]), dtype=np.int32))
+    inside = torch.linspace(-1, 1, 2 * 2100 + 1)[1::2, None].expand(-1, 2)
+    actions = np.array([whole.nearest_action(row) for row in ActionBounds(whole).outside(inside).double().numpy()])
+    assert np.unique(actions[:, 0], return_counts=True)[1].tolist() == [100] * 21
+    assert np.unique(actions[:, 1], return_counts=True)[1].tolist() == [1050] * 2
+    # The outer ones are not where the tanh would need to be infinite.
+    assert ActionBounds(whole).inside(torch.tensor([[0.0, -2.0]])).tolist() == [pytest.approx([-20 / 21, 0.5])]
 
 
 def test_bounds_are_not_stored_with_the_weights() -> None:
