@@ -120,11 +120,6 @@ class Manifest(Record):
         edges = [np.array(row, dtype=np.float64) for row in self.edges]
         return Discretizer.from_rows(self.layout, edges, [np.array(row, dtype=np.float64) for row in self.centers])
 
-    @property
-    def environment(self) -> dict[str, Any] | None:
-        """The environment of the first source that knows its own."""
-        return next((source.environment for source in self.sources if source.environment), None)
-
     def to_json(self) -> str:
         """Returns the manifest's text; `from_json` gives an equal manifest back, float for float."""
         return self.model_dump_json(indent=1) + "\n"

@@ -16,7 +16,7 @@ from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
 from pipeline.distributed.session import joins_cluster
 from pipeline.errors import EvaluationError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.environment_check import check_environment
+from pipeline.evaluation.environment_check import require_environment
 from pipeline.evaluation.plan_trace import NAME
 from pipeline.evaluation.recipe import Recipe, is_trace_due, random_recipe, row_recipe, video_path
 from pipeline.evaluation.results import EpisodeStore, processors
@@ -57,7 +57,7 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
     manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint)
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
     rows = [_row(recipe, experiment, run) for recipe in _recipes(experiment, manifest, checkpoint)]
-    check_environment(experiment.environment, manifest.spaces)
+    require_environment(experiment.environment, manifest)
     total = config.episodes * len(rows)
     with exclusive(run.evaluation, "evaluation"), Progress("evaluate", total, "episodes") as progress:
         for row in rows:

@@ -12,7 +12,7 @@ from pipeline.distributed.session import joins_cluster
 from pipeline.distributed.trials import TrialPlan, run_trials, tried_settings
 from pipeline.errors import ConfigError, EvaluationError
 from pipeline.evaluation.config import RangeConfig, SweepConfig
-from pipeline.evaluation.environment_check import check_environment
+from pipeline.evaluation.environment_check import require_environment
 from pipeline.evaluation.recipe import Recipe, row_recipe
 from pipeline.evaluation.results import EpisodeStore, processors
 from pipeline.evaluation.subject import checkpoint_folder, load_manifest, trained_settings
@@ -64,7 +64,7 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
     swept = method.swept(trained.acting_as(experiment.settings), experiment.planning, manifest)
     experiment = _with_space(experiment, swept)
     _require_acting(experiment.sweep, swept, method, trained)
-    check_environment(experiment.environment, manifest.spaces)
+    require_environment(experiment.environment, manifest)
     row = Row(f"sweep of {experiment.method}", swept.config)
     recipe = row_recipe(row, experiment.method, experiment.environment, experiment.evaluation, manifest, checkpoint)
     with exclusive(run.sweep, "sweep"), Progress("sweep", _expected_episodes(experiment), "episodes") as progress:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.acting import RANDOM, Policy, RandomPolicy
+from pipeline.acting import RANDOM, NearestActions, Policy, RandomPolicy
 from pipeline.configuration import VOLATILE, Config
 from pipeline.data.manifest import Manifest
 from pipeline.data.spaces import Spaces
@@ -33,7 +33,7 @@ class Recipe(Config):
     Attributes:
         row: Its name.
         environment: Where it acts.
-        spaces: Of the data, which the environment must have too.
+        spaces: Of the data, which the environment must have too; where it acts, the environment's own.
         discount: g of the results' discounted return, that of the data.
         delay_rewards: The policy is told no reward, as its data had none before the end.
         num_slots: Episodes that one call of the policy decides for.
@@ -112,7 +112,7 @@ def build_batch(recipe: Recipe) -> EpisodeBatch:
 
     Raises:
         EnvironmentSetupError: The environment cannot be made, or does not have the data's spaces.
-        EvaluationError: The row random, where neither data nor environment bound the actions.
+        EvaluationError: The row random, where the environment does not bound its actions.
         CheckpointError: The model cannot be loaded.
     """
     if recipe.videos:
@@ -148,16 +148,18 @@ def _recorder(recipe: Recipe, start: EpisodeStart) -> VideoRecorder | None:
 
 
 def build_policy(recipe: Recipe) -> Policy:
-    """Returns the policy of a recipe.
+    """Returns the policy of a recipe whose spaces are the environment's.
 
     Raises:
         CheckpointError: The model cannot be loaded.
+        EvaluationError: The row random, where the environment does not bound its actions.
     """
     if recipe.checkpoint is None or recipe.method is None:
         return RandomPolicy(recipe.spaces, recipe.num_slots)
     loaded, method = load_checkpoint(Path(recipe.checkpoint), recipe.device), METHODS[recipe.method]
     acting = method.acting.model_validate(recipe.acting)
-    return method.make_policy(loaded.model, acting, loaded.manifest, recipe.num_slots, recipe.device)
+    policy = method.make_policy(loaded.model, acting, loaded.manifest, recipe.num_slots, recipe.device)
+    return NearestActions(policy, recipe.spaces)
 
 
 def is_trace_due(recipe: Recipe) -> bool:
@@ -177,7 +179,7 @@ def write_plan_trace(recipe: Recipe, start: EpisodeStart) -> None:
     planning = PlanningConfig.model_validate(recipe.acting)
     spaces = check_environment(recipe.environment, recipe.spaces).spaces
     discretizer = load_manifest("", Path(recipe.checkpoint or "")).discretizer
-    policy = build_policy(recipe.model_copy(update={"num_slots": 1}))
+    policy = build_policy(recipe.model_copy(update={"num_slots": 1, "spaces": spaces}))
     environment = make_environment(recipe.environment)
     steps = warm_up_steps(planning.context_transitions, planning.plan_every)
 

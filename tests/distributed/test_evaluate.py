@@ -13,6 +13,7 @@ from pipeline.distributed.evaluate import evaluate
 from pipeline.distributed.pool import PoolFacts
 from pipeline.distributed.sweep import sweep
 from pipeline.errors import CheckpointError, ClusterError, ConfigError, EvaluationError, RunFolderError
+from pipeline.evaluation.environment_check import _tell
 from pipeline.evaluation.plan_trace import NAME, read_trace
 from pipeline.evaluation.recipe import Recipe
 from pipeline.evaluation.results import EpisodeStore
@@ -139,6 +140,22 @@ def test_a_planner_discounts_as_the_values_that_its_model_learnt(tmp_path: Path)
     other = tiny_experiment(tmp_path, data={"discount": 0.9}, planning={"discount": 0.9})
     with pytest.raises(ConfigError, match=r"planning\.discount is 0\.9; expected 0\.99, the discount of the values"):
         evaluate(other, run)
+
+
+@pytest.mark.parametrize("stage", [evaluate, sweep])
+def test_how_an_environment_departs_from_the_data_s_is_told_before_the_first_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: Any
+) -> None:
+    def held(*_: Any) -> None:
+        raise RunFolderError("held by another job")
+
+    monkeypatch.setattr(f"{stage.__module__}.exclusive", held)
+    _tell.cache_clear()
+    wrapper = {"name": "RescaleAction", "kwargs": {"min_action": -3.0, "max_action": 3.0}}
+    experiment, run = made(tmp_path, environment={"wrappers": [wrapper]})
+    with pytest.raises(RunFolderError, match="held by another job"):
+        stage(experiment, run)
+    assert "note: action[0] goes from -3 to 3, in the data from -1 to 1: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stage", [evaluate, sweep])

@@ -1,13 +1,18 @@
 from pathlib import Path
+from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.acting import RandomPolicy
 from pipeline.data.d4rl_source import D4rlSource
 from pipeline.data.returns import RewardTreatment
+from pipeline.environments import WrapperConfig
 from pipeline.evaluation.recipe import Recipe, build_batch, build_policy
 from pipeline.evaluation.rollout import EpisodeStart
+from pipeline.methods.trajectory_transformer.policy import PlannerPolicy
 from pipeline.records import EpisodeResult
 from pipeline.run_folder import RunFolder
 from tests.data.test_d4rl_source import write_d4rl
@@ -28,15 +33,50 @@ def test_a_recipe_crosses_processes_as_json_and_every_row_acts(tmp_path: Path, k
     assert {(result.method, result.error) for result in results} == {(kind, "")}
 
 
-def test_the_environment_bounds_random_actions_where_the_data_does_not_as_d4rl_s_files(tmp_path: Path) -> None:
-    bounded, spaces = recipe(tmp_path, "random"), D4rlSource.open(write_d4rl(tmp_path / "a.hdf5")).spaces
-    assert spaces.action_low is None
+def test_random_actions_are_the_environment_s_whatever_the_data_s_bounds(tmp_path: Path) -> None:
+    bounded, unknown = recipe(tmp_path, "random"), D4rlSource.open(write_d4rl(tmp_path / "a.hdf5")).spaces
+    assert unknown.action_low is None
+    narrower = bounded.spaces.model_copy(update={"action_low": (-0.1,), "action_high": (0.1,)})
     rewards = []
-    for one in (bounded, bounded.model_copy(update={"spaces": spaces})):
+    for one in (bounded, *(bounded.model_copy(update={"spaces": spaces}) for spaces in (unknown, narrower))):
         results: list[EpisodeResult] = []
         build_batch(one).run([EpisodeStart(i, seed=i) for i in range(3)], results.extend)
         rewards.append([result.total_reward for result in results])
-    assert rewards[0] == rewards[1]
+    assert rewards[0] == rewards[1] == rewards[2]
+
+
+class Whole(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Takes the whole numbers from -1 to 1, and notes them."""
+
+    taken: ClassVar[list[NDArray[np.int32]]] = []
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.int32)
+
+    def step(self, action: NDArray[np.int32]) -> Any:
+        self.taken.append(action)
+        return self.env.step(action)
+
+
+def test_a_policy_is_told_the_whole_number_that_the_environment_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data has fractions, as a D4RL file of such an environment may have."""
+    told: list[float] = []
+    monkeypatch.setattr(PlannerPolicy, "record", lambda _policy, _slot, action, _reward: told.append(float(action[0])))
+    fractions = recipe(tmp_path)
+    environment = fractions.environment.model_copy(update={"wrappers": (WrapperConfig(name=f"{__name__}:Whole"),)})
+    Whole.taken.clear()
+    results: list[EpisodeResult] = []
+    made = build_batch(fractions.model_copy(update={"environment": environment, "num_slots": 1}))
+    made.run([EpisodeStart(i, seed=i) for i in range(4)], results.extend)
+    assert {action.dtype.name for action in Whole.taken} == {"int32"}
+    given = [float(action[0]) for action in Whole.taken]
+    ends = np.cumsum([result.length for result in results]) - 1
+    # Of an episode's last step nobody is told.
+    assert told == [action for step, action in enumerate(given) if step not in ends]
+    assert set(given) == {-1.0, 0.0}
 
 
 @pytest.mark.parametrize(
