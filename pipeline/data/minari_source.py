@@ -92,7 +92,7 @@ class MinariSource:
         if not text:
             return None
         specification = json.loads(text)
-        return {name: specification.get(name) for name in ("id", "max_episode_steps", "kwargs")}
+        return {name: specification.get(name) for name in ("id", "max_episode_steps", "kwargs", "additional_wrappers")}
 
     @property
     def reference_scores(self) -> tuple[float, float] | None:

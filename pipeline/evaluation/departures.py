@@ -112,7 +112,7 @@ def _other_environment(own: Mapping[str, Any], recorded: Mapping[str, Any]) -> l
 def _longer_episodes(own: Mapping[str, Any], manifest: Manifest) -> list[str]:
     """Returns that the data's episodes go on where the environment's end, which says that they had another limit."""
     limit, longest = own["max_episode_steps"], manifest.statistics.longest_episode
-    if longest <= limit:
+    if limit is None or longest <= limit:
         return []
     return [
         f"environment.max_episode_steps is {limit}, but the data has episodes of up to {longest} steps: returns of the "

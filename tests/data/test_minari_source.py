@@ -89,7 +89,8 @@ def test_environment_and_reference_scores_are_known_where_the_data_set_names_the
         ref_max_score=5.0,
     )
     source = opened(folder)
-    assert source.environment == {"id": "InvertedPendulum-v5", "max_episode_steps": 200, "kwargs": {}}
+    named = {"id": "InvertedPendulum-v5", "max_episode_steps": 200, "kwargs": {}, "additional_wrappers": []}
+    assert source.environment == named
     assert source.reference_scores == (1.0, 5.0)
     plain = opened(write_minari(tmp_path, "test/plain-v0", random_episodes([3])))
     assert plain.environment is None
