@@ -4,6 +4,7 @@ A file is regular and of bounded size; YAML has no aliases, which ten lines can 
 own; nothing is nested deeper than what is read next can bear.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 MOST_BYTES = 2**28
 """A manifest of 1000 columns with 65 535 bins each takes this much."""
 DEEPEST = 30
+_SEAL = "sha256_of_the_rest"
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -88,6 +90,28 @@ def json_mapping(content: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     return _mapping(values)
+
+
+def sealed(values: dict[str, Any]) -> str:
+    """Returns values by name as JSON with a checksum of themselves, which `unsealed` looks at."""
+    return json.dumps({**values, _SEAL: _digest(values)}, indent=2, allow_nan=False) + "\n"
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """Returns the values by name that `sealed` was given.
+
+    Raises:
+        ValueError: The content is not what it wrote. From before there were checksums, it is taken as it is.
+    """
+    values = json_mapping(content)
+    seal = values.pop(_SEAL, None)
+    if seal is not None and seal != _digest(values):
+        raise ValueError("its checksum is not that of its content: it was changed or damaged")
+    return values
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _mapping(values: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is read back and what is opened for writing, in folders that somebody else has prepared."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.experiment import Experiment
 from pipeline.options import parse
 from pipeline.reporting.record import RunRecord
 from pipeline.run_folder import RunFolder
-from pipeline.stored import DEEPEST, json_mapping, yaml_mapping, yaml_text
+from pipeline.stored import DEEPEST, json_mapping, sealed, unsealed, yaml_mapping, yaml_text
 from pipeline.training.fence import Fence
 from pipeline.training.storage import require_room
 
@@ -131,3 +132,14 @@ def test_a_configuration_of_somebody_elses_reads_no_other_file_and_ends(
     if "alias" in message or "nested" in message:
         with pytest.raises(ConfigError, match=r"environment\.kwargs is .*; expected values by name"):
             parse(Experiment(), "", ["--environment.kwargs", "{" + content.replace("\n", ", ") + "}"])
+
+
+def test_a_changed_number_is_no_other_result(tmp_path: Path) -> None:
+    values = {"rows": [{"mean": 12.5, "n": 3}], "name": "x", "none": None}
+    text = sealed(values)
+    assert unsealed(text.encode()) == values
+    for old, new in (("12.5", "13.5"), ('"x"', '"y"'), ("null", "true"), ('"n": 3', '"m": 3')):
+        assert old in text
+        with pytest.raises(ValueError, match="its checksum is not that of its content"):
+            unsealed(text.replace(old, new).encode())
+    assert unsealed(json.dumps(values).encode()) == values

@@ -3,7 +3,6 @@
 Shape letters: O observation_dim, A action_dim, H horizon, h <= H steps that the environment made.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pipeline.configuration import write_text_atomically
 from pipeline.data.spaces import Spaces
 from pipeline.errors import EvaluationError, PipelineError, StorageError
 from pipeline.evaluation.rollout import Environment
-from pipeline.stored import json_mapping, read_bytes
+from pipeline.stored import read_bytes, sealed, unsealed
 from pipeline.tokens.discretizer import Discretizer
 
 T = TypeVar("T")
@@ -123,7 +122,7 @@ def write_trace(path: Path, trace: Callable[[], PlanTrace | None]) -> None:
         content: dict[str, Any] = {"missing": f"The episode could not be played: {error}"}
     else:
         content = {"missing": "The episode ended before the plan was due."} if made is None else _plain(made)
-    write_text_atomically(path, json.dumps(content) + "\n")
+    write_text_atomically(path, sealed(content))
 
 
 def _plain(trace: PlanTrace) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def read_trace(path: Path) -> PlanTrace | str:
         StorageError: The file is not one of these.
     """
     try:
-        content = json_mapping(read_bytes(path))
+        content = unsealed(read_bytes(path))
         if "missing" in content:
             return str(content["missing"])
         arrays = {name: np.array(value) for name, value in content.items() if isinstance(value, list)}

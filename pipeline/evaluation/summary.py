@@ -3,7 +3,6 @@
 Built from the episode results alone, so it can be made again at any time. Numbers that do not exist are null.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipeline.evaluation.scores import (
     wilson_interval,
 )
 from pipeline.records import EpisodeResult
-from pipeline.stored import json_mapping, read_bytes
+from pipeline.stored import read_bytes, sealed, unsealed
 
 
 def build_summary(
@@ -158,7 +157,7 @@ def choose_reference(kind: str, environment_id: str, manifest: Manifest) -> Scor
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Writes `summary.json`, whole or not at all."""
-    write_text_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_text_atomically(path, sealed(summary))
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         StorageError: It is missing or not JSON.
     """
     try:
-        return json_mapping(read_bytes(path))
+        return unsealed(read_bytes(path))
     except (OSError, ValueError) as error:
         raise StorageError(
             f"{path} is not readable ({error}); expected a run's summary. Run jobs/evaluate.py first."

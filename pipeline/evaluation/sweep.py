@@ -23,7 +23,7 @@ from pipeline.evaluation.summary import summarize
 from pipeline.methods.swept import Setting, Swept
 from pipeline.records import EpisodeResult
 from pipeline.seeding import stream
-from pipeline.stored import json_mapping, read_bytes
+from pipeline.stored import read_bytes, sealed, unsealed
 
 TABLE = "table.json"
 
@@ -161,7 +161,7 @@ def write_table(folder: Path, rows: Sequence[SweepRow]) -> None:
     frame = pd.DataFrame(flat)
     write_text_atomically(folder / "table.csv", frame.to_csv(index=False))
     write_atomically(folder / "table.parquet", frame.to_parquet(index=False))
-    write_text_atomically(folder / TABLE, json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    write_text_atomically(folder / TABLE, sealed({"rows": [asdict(row) for row in rows]}))
 
 
 def _flat(row: SweepRow) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def read_table(folder: Path) -> list[SweepRow]:
         StorageError: There is no table, or it is not one of a sweep.
     """
     try:
-        rows = json_mapping(read_bytes(folder / TABLE))["rows"]
+        rows = unsealed(read_bytes(folder / TABLE))["rows"]
         return [SweepRow(**{**row, "interval": tuple(row["interval"]) if row["interval"] else None}) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(
