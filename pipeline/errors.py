@@ -33,6 +33,10 @@ class EnvironmentSetupError(PipelineError):
     """A Gymnasium environment is unknown or does not fit the data."""
 
 
+class EnvironmentFaultError(PipelineError):
+    """A Gymnasium environment raised in an episode, or gave what Gymnasium's interface does not allow."""
+
+
 class StorageError(PipelineError):
     """A path cannot be read or written."""
 

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.collection.behaviour import Behaviour
 from pipeline.collection.config import BehaviourConfig
 from pipeline.data.spaces import Spaces
-from pipeline.environments import EnvironmentConfig, make_environment, time_limit
-from pipeline.errors import ConfigError
+from pipeline.environments import EnvironmentConfig, close_environment, make_environment, time_limit
+from pipeline.errors import ConfigError, EnvironmentFaultError
+from pipeline.live_episode import LiveEpisode
 from pipeline.seeding import derived_seed, stream
 
 
@@ -43,6 +45,13 @@ class CollectedEpisode:
 class Collector:
     """Collects single episodes; each one is the same whoever collects it.
 
+    Every episode gets an environment of its own, as in evaluation: what a wrapper such as NormalizeReward gathers would
+    else depend on which episodes the same process collected before.
+
+    Attributes:
+        max_steps: The time limit of an episode.
+        environment: The closed one that a data set records.
+
     Args:
         environment: Where.
         behaviours: The mixture.
@@ -50,7 +59,7 @@ class Collector:
         folder: What the paths of policy files are relative to.
 
     Raises:
-        EnvironmentSetupError: An unknown environment.
+        EnvironmentSetupError: An environment that cannot be made.
         DataError: Observations or actions of a kind that is not supported, a policy file that cannot be read.
         ConfigError: A behaviour that does not fit the environment, or episodes without a limit.
     """
@@ -62,48 +71,66 @@ class Collector:
         seed: int,
         folder: Path = Path(),
     ) -> None:
-        self.environment = make_environment(environment)
-        limit = time_limit(self.environment)
-        if limit is None:
-            raise ConfigError(
-                f"environment.max_episode_steps is null and {environment.id} has no time limit of its own; expected a "
-                "number of steps, at least 1, after which an episode ends."
-            )
-        self.max_steps, self._seed = limit, seed
-        """The time limit of an episode."""
-        self._spaces = Spaces.of(self.environment.observation_space, self.environment.action_space)
+        self._environment, self._seed = environment, seed
+        self.environment = made = make_environment(environment)
+        try:
+            self.max_steps = _time_limit(environment, made)
+        finally:
+            close_environment(made)
+        self._spaces = Spaces.of(made.observation_space, made.action_space)
         self._behaviours = [Behaviour(config, self._spaces, folder) for config in behaviours]
         weights = np.array([config.weight for config in behaviours])
         self._shares = weights / weights.sum()
 
     def collect(self, episode: int) -> CollectedEpisode:
-        """Returns episode number `episode`."""
+        """Returns episode number `episode`.
+
+        Raises:
+            EnvironmentSetupError: The environment cannot be made.
+            EnvironmentFaultError: It raised, or gave what Gymnasium does not foresee; the message has its error.
+        """
+        environment = make_environment(self._environment)
+        try:
+            return self._play(environment, episode)
+        except EnvironmentFaultError as error:
+            raise EnvironmentFaultError(
+                f"environment.id is {self._environment.id!r}, whose episode {episode} failed: {error}. Put the "
+                "environment right, or a wrapper around it (environment.wrappers)."
+            ) from error
+        finally:
+            close_environment(environment)
+
+    def _play(self, environment: "gymnasium.Env[Any, Any]", episode: int) -> CollectedEpisode:
         generator = stream(self._seed, "behaviour", episode)
         behaviour = self._behaviours[int(generator.choice(len(self._behaviours), p=self._shares))]
         noise, seed = behaviour.noise(generator), derived_seed(self._seed, "collect reset", episode)
-        observation, _ = self.environment.reset(seed=seed)
-        observations, actions = [observation], []
-        rewards: list[float] = []
-        terminated = truncated = False
-        while not (terminated or truncated):
-            columns = behaviour.action(self._spaces.flatten_observation(observation), len(rewards), noise, generator)
-            action = self._spaces.environment_action(columns)
-            observation, reward, terminated, truncated, _ = self.environment.step(action)
-            observations.append(observation)
-            actions.append(action)
-            rewards.append(float(reward))
+        live = LiveEpisode(environment, self._spaces)
+        live.reset(seed)
+        observations, actions, rewards = [live.observation], list[Any](), list[float]()
+        while True:
+            step = live.step(behaviour.action(live.columns, live.steps, noise, generator))
+            observations.append(live.observation)
+            actions.append(step.action)
+            rewards.append(step.reward)
+            if step.terminated or step.truncated:
+                break
         return CollectedEpisode(
-            observations=self._stack(observations),
+            observations={key: np.stack([row[key] for row in observations]) for key in live.observation},
             actions=np.asarray(actions, dtype=self.environment.action_space.dtype),
             rewards=np.array(rewards, dtype=np.float64),
-            terminated=bool(terminated),
-            truncated=bool(truncated),
+            terminated=step.terminated,
+            truncated=step.truncated,
             policy=behaviour.config.policy,
             noise=noise,
             seed=seed,
         )
 
-    def _stack(self, observations: list[Any]) -> dict[str, NDArray[Any]]:
-        if not self._spaces.observation_keys:
-            return {"": np.stack(observations)}
-        return {key: np.stack([row[key] for row in observations]) for key in self._spaces.observation_keys}
+
+def _time_limit(config: EnvironmentConfig, environment: "gymnasium.Env[Any, Any]") -> int:
+    limit = time_limit(environment)
+    if limit is None:
+        raise ConfigError(
+            f"environment.max_episode_steps is null and {config.id} has no time limit of its own; expected a number of "
+            "steps, at least 1, after which an episode ends."
+        )
+    return limit

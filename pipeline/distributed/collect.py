@@ -82,7 +82,8 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
         ConfigError: A malformed `collect.dataset_id`, or a behaviour that does not fit the environment.
         DataError: A policy file that cannot be read, or a chunk that repeatedly lost its process or took too long.
         ClusterError: No actor starts within `collect.timeout_s`.
-        EnvironmentSetupError: An unknown environment.
+        EnvironmentSetupError: An environment that cannot be made.
+        EnvironmentFaultError: One that raised in an episode, or gave what Gymnasium does not foresee.
         RunFolderError: The run's behaviour was collected with another configuration, or is being collected.
     """
     config = experiment.collect

@@ -9,7 +9,7 @@ import gymnasium
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.spaces import Spaces
 from pipeline.data.storage import Location
-from pipeline.environments import EnvironmentConfig, make_environment, time_limit
+from pipeline.environments import EnvironmentConfig, close_environment, make_environment, time_limit
 from pipeline.errors import EnvironmentSetupError, PipelineError
 from pipeline.evaluation.departures import departures, impossible, specification
 
@@ -46,7 +46,7 @@ def check_environment(config: EnvironmentConfig, spaces: Spaces) -> FittingEnvir
             f"environment.id is {config.id!r}; expected an environment with the spaces of the data: {error}"
         ) from error
     finally:
-        environment.close()
+        close_environment(environment)
     if differing := impossible(found, spaces):
         raise EnvironmentSetupError(
             f"environment.id is {config.id!r}; expected the spaces of the data: {'; '.join(differing)}. Choose the "

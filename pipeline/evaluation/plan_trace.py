@@ -6,9 +6,8 @@ Shape letters: O observation_dim, A action_dim, H horizon, h <= H steps that the
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,11 @@ from numpy.typing import NDArray
 from pipeline.acting import Policy
 from pipeline.configuration import write_text_atomically
 from pipeline.data.spaces import Spaces
-from pipeline.errors import EvaluationError, PipelineError, StorageError
+from pipeline.errors import PipelineError, StorageError
 from pipeline.evaluation.rollout import Environment
+from pipeline.live_episode import LiveEpisode
 from pipeline.stored import read_bytes, sealed, unsealed
 from pipeline.tokens.discretizer import Discretizer
-
-T = TypeVar("T")
 
 NAME = "_plan.json"
 """Of the trace in a row's folder of episodes; hidden from readers of these by the underscore."""
@@ -70,38 +68,30 @@ def trace_plan(
         None where the episode ends before the plan.
 
     Raises:
-        EvaluationError: The environment raised.
+        EnvironmentFaultError: The environment raised, or gave what Gymnasium does not foresee.
         DataError: The policy was given a NaN.
     """
     layout = discretizer.layout
     policy.reset(0, seed)
-    raw, _ = _answer(partial(environment.reset, seed=seed))
-    observation = spaces.flatten_observation(raw)
+    live = LiveEpisode(environment, spaces)
+    live.reset(seed)
     for _ in range(warm_up):
-        action = policy.act({0: observation})[0].action
-        raw, reward, terminated, truncated, _ = _answer(partial(environment.step, spaces.environment_action(action)))
-        if terminated or truncated:
+        action = policy.act({0: live.columns})[0].action
+        step = live.step(action)
+        if step.terminated or step.truncated:
             return None
-        policy.record(0, action, 0.0 if delay_rewards else float(reward))
-        observation = spaces.flatten_observation(raw)
-    plan = policy.act({0: observation})[0].plan
+        policy.record(0, action, 0.0 if delay_rewards else step.reward)
+    plan = policy.act({0: live.columns})[0].plan
     assert plan is not None, "a plan is due at multiples of plan_every"
-    observations, rewards = [observation], []
+    observations, rewards = [live.columns], []
     for action in plan.actions:
-        raw, reward, terminated, truncated, _ = _answer(partial(environment.step, spaces.environment_action(action)))
-        observations.append(spaces.flatten_observation(raw))
-        rewards.append(float(reward))
-        if terminated or truncated:
+        step = live.step(action)
+        observations.append(live.columns)
+        rewards.append(step.reward)
+        if step.terminated or step.truncated:
             break
     predicted = discretizer.decode_columns(plan.tokens[:, layout.observation], layout.observation)
     return PlanTrace(warm_up, predicted, plan.rewards, np.stack(observations), np.array(rewards))
-
-
-def _answer(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except Exception as error:  # whatever an environment raises must not cost the evaluation
-        raise EvaluationError(f"the environment raised {type(error).__name__}: {error}") from error
 
 
 def warm_up_steps(context_transitions: int, plan_every: int) -> int:

@@ -13,11 +13,12 @@ from pipeline.acting import RANDOM, NearestActions, Policy, RandomPolicy
 from pipeline.configuration import VOLATILE, Config
 from pipeline.data.manifest import Manifest
 from pipeline.data.spaces import Spaces
-from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.environments import EnvironmentConfig, close_environment, make_environment
+from pipeline.errors import EnvironmentSetupError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.environment_check import check_environment
 from pipeline.evaluation.plan_trace import PlanTrace, trace_plan, warm_up_steps, write_trace
-from pipeline.evaluation.rollout import Environment, EpisodeBatch, EpisodeStart, close_environment
+from pipeline.evaluation.rollout import Environment, EpisodeBatch, EpisodeStart
 from pipeline.evaluation.subject import load_manifest, model_sums
 from pipeline.evaluation.video import VideoRecorder, choose_rendering_backend
 from pipeline.methods.checkpoint import load_checkpoint
@@ -136,8 +137,14 @@ def video_path(folder: Path, episode: int) -> Path:
 
 
 def _make(recipe: Recipe, start: EpisodeStart) -> Environment:
-    drawing = {"render_mode": "rgb_array"} if start.episode < recipe.videos else {}
-    return make_environment(recipe.environment, **drawing)
+    if start.episode >= recipe.videos:
+        return make_environment(recipe.environment)
+    try:
+        return make_environment(recipe.environment, render_mode="rgb_array")
+    except EnvironmentSetupError as error:
+        raise EnvironmentSetupError(
+            f"evaluation.videos is {recipe.videos}; expected 0 for an environment that cannot draw: {error}"
+        ) from error
 
 
 def _recorder(recipe: Recipe, start: EpisodeStart) -> VideoRecorder | None:
@@ -189,4 +196,4 @@ def write_plan_trace(recipe: Recipe, start: EpisodeStart) -> None:
     try:
         write_trace(Path(recipe.plan_trace), trace)
     finally:
-        close_environment(environment, start.episode)
+        close_environment(environment)

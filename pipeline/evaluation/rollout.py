@@ -6,7 +6,6 @@ alone, so the caller may hand episodes to any number of batches in any order.
 Shape letters: O observation_dim, A action_dim.
 """
 
-import logging
 import math
 import socket
 import time
@@ -21,12 +20,13 @@ from numpy.typing import NDArray
 
 from pipeline.acting import Decision, Policy
 from pipeline.data.spaces import Spaces
+from pipeline.environments import close_environment
+from pipeline.errors import EnvironmentFaultError
+from pipeline.live_episode import LiveEpisode, truth
 from pipeline.records import EpisodeResult
 from pipeline.seeding import derived_seed
 
 Environment: TypeAlias = gymnasium.Env[Any, Any]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class RolloutTimes:
 class _Running:
     start: EpisodeStart
     environment: Environment
+    live: LiveEpisode
     recorder: EpisodeRecorder | None
-    observation: NDArray[np.float64]
     rewards: list[float] = field(default_factory=list)
     decision_ms: list[float] = field(default_factory=list)
     predicted_return: float = math.nan
@@ -89,7 +89,7 @@ class EpisodeBatch:
     """As many environments as the policy has slots, stepped together.
 
     Every episode gets a new environment: what an earlier episode left in one can then never reach a later one, and an
-    environment that raised takes nothing with it (making Hopper-v5 takes 20 ms, one of its episodes a minute).
+    environment that raised takes nothing with it. Collection does the same.
 
     Args:
         make: Makes the environment of an episode.
@@ -165,7 +165,7 @@ class EpisodeBatch:
     def step(self) -> list[EpisodeResult]:
         """Makes one step of every running episode and returns the results of those that ended with it."""
         before = time.perf_counter()
-        decisions = self._policy.act({slot: running.observation for slot, running in self._running.items()})
+        decisions = self._policy.act({slot: running.live.columns for slot, running in self._running.items()})
         decided = time.perf_counter()
         ended = []
         for slot in sorted(self._running):
@@ -180,7 +180,7 @@ class EpisodeBatch:
     def close(self) -> None:
         """Closes the environments of episodes that are still running; their results are not wanted any more."""
         for running in self._running.values():
-            close_environment(running.environment, running.start.episode)
+            close_environment(running.environment)
         self._running.clear()
 
     def _begin(self, start: EpisodeStart) -> EpisodeResult | None:
@@ -189,12 +189,12 @@ class EpisodeBatch:
         slot = min(set(range(self.num_slots)) - self._running.keys())
         environment = self._make(start)
         recorder = self._make_recorder(start) if self._make_recorder else None
-        running = _Running(start, environment, recorder, np.full(self._spaces.observation_dim, np.nan))
+        running = _Running(start, environment, LiveEpisode(environment, self._spaces), recorder)
         self._running[slot] = running
         try:
-            observation, _ = environment.reset(seed=start.seed)
-            running.observation = _finite("observation", self._spaces.flatten_observation(observation), step=0)
-        except Exception as error:  # whatever an environment raises is this one episode's failure
+            running.live.reset(start.seed)
+            _require_finite("reset(seed) gave the observation", running.live.columns)
+        except EnvironmentFaultError as error:  # this one episode's failure
             return self._finish(slot, error)
         finally:
             self.times.environment += time.perf_counter() - before
@@ -206,22 +206,22 @@ class EpisodeBatch:
         if not running.rewards:
             running.predicted_return = decision.predicted_return
         try:
-            action = self._spaces.environment_action(decision.action)
-            observation, given, terminated, truncated, info = running.environment.step(action)
-            step = len(running.rewards) + 1
-            running.observation = _finite("observation", self._spaces.flatten_observation(observation), step)
-            reward = float(_finite("reward", np.float64(given), step))
-        except Exception as error:  # as in _begin
+            step = running.live.step(decision.action)
+            where = f"step {running.live.steps} gave the"
+            _require_finite(f"{where} observation", running.live.columns)
+            _require_finite(f"{where} reward", step.reward)
+            success = truth(f"{where} success", step.info["success"]) if "success" in step.info else None
+        except EnvironmentFaultError as error:  # as in _begin
             return self._finish(slot, error)
-        running.rewards.append(reward)
-        running.terminated, running.truncated = terminated, truncated
-        if "success" in info:
-            running.success = bool(running.success or info["success"])
+        running.rewards.append(step.reward)
+        running.terminated, running.truncated = step.terminated, step.truncated
+        if success is not None:
+            running.success = success or bool(running.success)
         if running.recorder:
-            running.recorder.record(running.environment, decision, reward)
+            running.recorder.record(running.environment, decision, step.reward)
         if running.terminated or running.truncated:
             return self._finish(slot, None)
-        self._policy.record(slot, decision.action, 0.0 if self._delay_rewards else reward)
+        self._policy.record(slot, decision.action, 0.0 if self._delay_rewards else step.reward)
         return None
 
     def _discounted(self, rewards: NDArray[np.float64]) -> float:
@@ -230,9 +230,9 @@ class EpisodeBatch:
             return float(rewards.sum() * self._discount ** max(0, len(rewards) - 1))
         return float(np.sum(rewards * self._discount ** np.arange(len(rewards))))
 
-    def _finish(self, slot: int, error: Exception | None) -> EpisodeResult:
+    def _finish(self, slot: int, error: EnvironmentFaultError | None) -> EpisodeResult:
         running = self._running.pop(slot)
-        close_environment(running.environment, running.start.episode)
+        close_environment(running.environment)
         if running.recorder:
             running.recorder.close()
         rewards = np.asarray(running.rewards, dtype=np.float64)
@@ -243,8 +243,8 @@ class EpisodeBatch:
             seed=running.start.seed,
             total_reward=float(rewards.sum()),
             length=len(rewards),
-            terminated=bool(running.terminated),
-            truncated=bool(running.truncated),
+            terminated=running.terminated,
+            truncated=running.truncated,
             success=running.success,
             predicted_return=running.predicted_return,
             decision_ms_median=float(np.median(decision_ms)),
@@ -252,22 +252,13 @@ class EpisodeBatch:
             batch_size=self.num_slots,
             attempts=running.start.attempt,
             host=socket.gethostname(),
-            error="" if error is None else f"{type(error).__name__}: {error}",
+            error="" if error is None else str(error),
             discounted_return=self._discounted(rewards),
             computed_by=self._computed_by,
         )
 
 
-def _finite(what: str, values: Any, step: int) -> Any:
-    """Returns `values`; raises ValueError if one is NaN or infinite, as MuJoCo gives after a diverged simulation."""
+def _require_finite(what: str, values: float | NDArray[np.float64]) -> None:
+    """Checks that no value is NaN or infinite, as MuJoCo gives after a diverged simulation."""
     if not np.isfinite(values).all():
-        raise ValueError(f"the {what} of step {step} is {values}; expected finite numbers")
-    return values
-
-
-def close_environment(environment: Environment, episode: int) -> None:
-    """Closes an episode's environment; one that cannot be closed, a viewer's window say, has its episode behind it."""
-    try:
-        environment.close()
-    except Exception as error:
-        _log.warning("episode %d: its environment raised when it was closed: %r", episode, error)
+        raise EnvironmentFaultError(f"{what} {values}; expected finite numbers")

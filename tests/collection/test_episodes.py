@@ -11,7 +11,7 @@ from pipeline.collection.dataset import check_dataset_id, minari_root, write_dat
 from pipeline.collection.episodes import CollectedEpisode, Collector
 from pipeline.collection.parts import chunk_episodes, chunk_size, part_lengths, part_path, read_part, write_part
 from pipeline.data.minari_source import MinariSource
-from pipeline.environments import EnvironmentConfig
+from pipeline.environments import EnvironmentConfig, make_environment
 from pipeline.errors import ConfigError, DataError, EnvironmentSetupError
 
 PENDULUM = EnvironmentConfig(id="InvertedPendulum-v5", max_episode_steps=20)
@@ -46,7 +46,7 @@ def test_an_episode_is_whole_and_can_be_replayed() -> None:
     assert episode.observations[""].shape == (len(episode.rewards) + 1, 4)
     assert episode.terminated or len(episode.rewards) == 20
     assert 0.5 <= episode.noise <= 1.0
-    environment = collector.environment
+    environment = make_environment(PENDULUM)
     observation, _ = environment.reset(seed=episode.seed)
     for step, action in enumerate(episode.actions):
         assert np.array_equal(observation, episode.observations[""][step])

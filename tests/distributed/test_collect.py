@@ -1,3 +1,4 @@
+import signal
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +11,19 @@ import pytest
 import ray
 
 from pipeline.collection.dataset import minari_root
-from pipeline.collection.parts import chunk_episodes
+from pipeline.collection.episodes import Collector
+from pipeline.collection.parts import chunk_episodes, part_path, write_part
 from pipeline.distributed import actor_pool
 from pipeline.distributed.collect import collect
 from pipeline.distributed.room import actors_to_start
-from pipeline.errors import ConfigError, DataError, EnvironmentSetupError, RunFolderError
+from pipeline.errors import ConfigError, DataError, EnvironmentFaultError, EnvironmentSetupError, RunFolderError
 from pipeline.experiment import Experiment
 from pipeline.run_folder import RunFolder
 from pipeline.seeding import derived_seed
 from tests.collection.test_policy_file import write_policy
 from tests.distributed.stages import experiment, files, run_and_kill
 from tests.evaluation.counting import ID
+from tests.quirks import ID as QUIRKY
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -105,14 +108,46 @@ def test_a_killed_collection_goes_on_collects_a_part_that_was_cut_off_again_and_
     assert_as_collected_at_once(run, tmp_path, pause_at=4 * SIZE)
 
 
-def test_a_killed_actor_costs_only_its_chunk(tmp_path: Path) -> None:
-    kills = tmp_path / "killed"
-    entire, run = counting(tmp_path, "lost", kill_once=str(kills))
+@pytest.mark.parametrize("kill_with", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to end"])
+def test_a_lost_actor_costs_only_its_chunk(tmp_path: Path, kill_with: int) -> None:
+    """Ray makes SIGTERM an exception in whatever the process does, in its environment's step here."""
+    kills = {"kill_once": str(tmp_path / "killed"), "kill_with": int(kill_with)}
+    entire, run = counting(tmp_path, "lost", **kills)
     collect(entire, run)
     twice = {seed for seed, count in begun(tmp_path).items() if count > 1}
     assert twice, "no actor was killed"
     assert any(twice <= seeds(chunk) for chunk in range(40))
-    assert_as_collected_at_once(run, tmp_path, kill_once=str(kills))
+    assert_as_collected_at_once(run, tmp_path, **kills)
+
+
+GATHERING = [{"name": "NormalizeObservation"}, {"name": "NormalizeReward"}]
+
+
+def test_what_wrappers_gather_depends_on_no_episode_that_an_actor_collected_before(tmp_path: Path) -> None:
+    settings = {
+        "environment": {"id": "InvertedPendulum-v5", "max_episode_steps": 50, "wrappers": GATHERING},
+        "collect": {"steps": 200, "num_actors": 1},
+    }
+    at_once, resumed = (experiment(tmp_path, name, **settings) for name in ("at-once", "resumed"))
+    collect(*at_once)
+    # As an interrupted collection leaves it: the next actor begins with the second chunk.
+    entire, run = resumed
+    collector = Collector(entire.environment, entire.collect.behaviours, entire.seed)
+    write_part(part_path(run.behaviour_parts, 0), [collector.collect(number) for number in chunk_episodes(0, SIZE)])
+    collect(*resumed)
+    assert files(run.behaviour) == files(at_once[1].behaviour)
+    with minari_root(run.behaviour):
+        assert minari.load_dataset("collected/behaviour-v0").total_episodes > SIZE, "one chunk was all"
+
+
+def test_what_an_environment_does_wrong_is_one_sentence(tmp_path: Path) -> None:
+    settings = {"environment": {"id": QUIRKY, "kwargs": {"quirk": "reward None"}}, "collect": {"num_actors": 1}}
+    with pytest.raises(EnvironmentFaultError) as raised:
+        collect(*experiment(tmp_path, "faulty", **settings))
+    assert str(raised.value) == (
+        f"environment.id is '{QUIRKY}', whose episode 0 failed: step 1 gave the reward None; expected one number. Put "
+        "the environment right, or a wrapper around it (environment.wrappers)."
+    )
 
 
 def test_an_environment_that_hangs_costs_only_its_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,11 +193,11 @@ def test_a_cluster_that_may_grow_is_asked_for_more_once_the_work_was_measured(
     tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.distributed.collect.SECONDS_PER_ACTOR", 1e-6)
-    grown = collected(tmp_path, "grown", steps=15_000)
+    grown = collected(tmp_path, "grown", steps=6_000)
     assert asked[0] == ray.cluster_resources()["CPU"], "nothing is measured yet"
-    assert max(asked) > 15_000 / (SIZE * 50), "each chunk that is left is worth an actor"
+    assert max(asked) > 6_000 / (SIZE * 50), "each chunk that is left is worth an actor"
     monkeypatch.delenv("RAY_ADDRESS")
-    assert files(grown / "behaviour") == files(collected(tmp_path, "fixed", steps=15_000) / "behaviour")
+    assert files(grown / "behaviour") == files(collected(tmp_path, "fixed", steps=6_000) / "behaviour")
 
 
 def test_a_policy_file_s_path_is_relative_to_where_the_job_was_started(

@@ -27,6 +27,7 @@ class Counting(gymnasium.Env[Any, Any]):
         not_finite: What episodes of an odd number return NaN for from their second step on, or "reset".
         raise_on_close: Raise when closed after an episode.
         kill_once: File that does not exist; the first process that makes a third step creates it and ends itself.
+        kill_with: The signal that it ends itself by.
         kill_number: Number of the episode that always ends its process at its second step.
         hang_once: File that does not exist; the first process that makes a third step creates it and hangs.
         log: Folder that gets an empty file for each episode that is begun.
@@ -48,6 +49,7 @@ class Counting(gymnasium.Env[Any, Any]):
         not_finite: str | None = None,
         raise_on_close: bool = False,
         kill_once: str | None = None,
+        kill_with: int = signal.SIGKILL,
         kill_number: int | None = None,
         hang_once: str | None = None,
         log: str | None = None,
@@ -60,6 +62,7 @@ class Counting(gymnasium.Env[Any, Any]):
         self._not_finite, self._raise_on_close = not_finite, raise_on_close
         self._step, self._number = 0, 0
         self._kill_once, self._kill_number, self._hang_once = kill_once, kill_number, hang_once
+        self._kill_with = kill_with
         self._log, self._pause_at = log, pause_at
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -87,7 +90,7 @@ class Counting(gymnasium.Env[Any, Any]):
             os.kill(os.getpid(), signal.SIGKILL)
         if self._step == 3 and self._kill_once and not Path(self._kill_once).exists():
             Path(self._kill_once).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._kill_with)
         if self._step == 3 and self._hang_once and not Path(self._hang_once).exists():
             Path(self._hang_once).touch()
             time.sleep(3600)

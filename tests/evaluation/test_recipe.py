@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from pipeline.acting import RandomPolicy
 from pipeline.data.d4rl_source import D4rlSource
 from pipeline.data.returns import RewardTreatment
+from pipeline.data.spaces import Spaces
 from pipeline.environments import WrapperConfig
+from pipeline.errors import EnvironmentSetupError
 from pipeline.evaluation.recipe import Recipe, build_batch, build_policy
 from pipeline.evaluation.rollout import EpisodeStart
 from pipeline.methods.trajectory_transformer.policy import PlannerPolicy
@@ -17,6 +19,7 @@ from pipeline.records import EpisodeResult
 from pipeline.run_folder import RunFolder
 from tests.data.test_d4rl_source import write_d4rl
 from tests.evaluation.tiny_run import tiny_experiment, tiny_recipe, write_tiny_checkpoint
+from tests.quirks import quirky
 
 
 def recipe(tmp_path: Path, kind: str = "trajectory_transformer", seed: int = 0) -> Recipe:
@@ -95,6 +98,20 @@ def test_a_row_looks_so_far_ahead_and_ranks_so(tmp_path: Path, kind: str, horizo
     plan = policy.act({0: np.zeros(2)})[0].plan
     assert plan is not None
     assert len(plan.actions) == horizon
+
+
+def test_films_of_an_environment_that_cannot_draw_are_refused_by_their_setting(tmp_path: Path) -> None:
+    spaces = Spaces.plain(3, 1).model_copy(update={"action_low": (-1.0,), "action_high": (1.0,)})
+    made = recipe(tmp_path, "random").model_copy(
+        update={"environment": quirky("cannot draw"), "spaces": spaces, "videos": 2, "video_folder": str(tmp_path)}
+    )
+    with pytest.raises(
+        EnvironmentSetupError, match=r"^evaluation.videos is 2; expected 0 .*: environment.id is .*rgb_arr"
+    ):
+        build_batch(made).run([EpisodeStart(0, seed=0)], lambda _: None)
+    results: list[EpisodeResult] = []
+    build_batch(made.model_copy(update={"videos": 0})).run([EpisodeStart(0, seed=0)], results.extend)
+    assert [result.error for result in results] == [""]
 
 
 def test_rows_of_one_model_are_never_taken_for_each_other(tmp_path: Path) -> None:

@@ -9,13 +9,17 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.acting import Decision, RandomPolicy
-from pipeline.environments import EnvironmentConfig, make_environment
+from pipeline.collection.config import BehaviourConfig
+from pipeline.collection.episodes import CollectedEpisode, Collector
+from pipeline.data.spaces import Spaces
+from pipeline.environments import EnvironmentConfig, WrapperConfig, make_environment
 from pipeline.evaluation.recipe import build_batch
 from pipeline.evaluation.rollout import EpisodeBatch, EpisodeStart
 from pipeline.records import EpisodeResult
 from pipeline.run_folder import RunFolder
 from tests.evaluation.counting import ID, SPACES
 from tests.evaluation.tiny_run import TIMING_COLUMNS, tiny_experiment, tiny_recipe, write_tiny_checkpoint
+from tests.quirks import quirky
 
 STARTS = [EpisodeStart(episode, seed=50 + episode) for episode in range(10)]
 
@@ -102,7 +106,10 @@ def test_an_environment_that_raises_is_one_failed_episode() -> None:
     failing = run(3, STARTS, length=50, raise_at=1)
     failed = [row for row in failing if row["error"]]
     assert 0 < len(failed) < len(STARTS)
-    assert {row["error"] for row in failed} == {"RuntimeError: the simulation diverged"}
+    assert all(
+        re.fullmatch(r"step 1 raised RuntimeError: the simulation diverged, at counting.py:\d+ in step", row["error"])
+        for row in failed
+    )
     assert {(row["length"], row["terminated"], row["truncated"]) for row in failed} == {(0, False, False)}
     assert [row for row in failing if not row["error"]] == [
         row for row, other in zip(plain, failing, strict=True) if not other["error"]
@@ -119,18 +126,76 @@ def test_an_environment_that_gives_nan_is_one_failed_episode(tmp_path: Path, kin
     build_batch(tiny_recipe(experiment, checkpoint, kind)).run(STARTS, results.extend)
     failed = [result for result in results if result.error]
     assert 0 < len(failed) < len(results) == len(STARTS)
-    named = "reward" if what == "reward" else "observation"
+    named = "reset\\(seed\\) gave the observation" if what == "reset" else f"step {step} gave the {what}"
     for result in failed:
-        assert re.fullmatch(
-            rf"ValueError: the {named} of step {step} is .*nan.*; expected finite numbers", result.error
-        )
+        assert re.fullmatch(rf"{named} .*nan.*; expected finite numbers", result.error)
         assert (result.length, result.terminated) == (max(step - 1, 0), False)
     assert np.isfinite([result.total_reward for result in results]).all()
 
 
+def played(config: EnvironmentConfig, policy: Any, spaces: Spaces, starts: list[EpisodeStart]) -> list[EpisodeResult]:
+    results: list[EpisodeResult] = []
+    EpisodeBatch(lambda _: make_environment(config), policy, spaces, "testing", 1.0).run(starts, results.extend)
+    return sorted(results, key=lambda result: result.episode)
+
+
+@pytest.mark.parametrize(
+    ("quirk", "error"),
+    {
+        "": "",
+        "shared": "",
+        "reward array": "",
+        "terminated array": "",
+        "reward None": "step 1 gave the reward None; expected one number",
+        "reset without info": r"reset\(seed\) gave ndarray; expected \(observation, info\)",
+        "step exits": r"step 2 raised SystemExit: the window was closed, at quirks.py:\d+ in step",
+        "two truncated": r"step 1 gave truncated as array\(\[False, False\]\); expected True or False",
+        "no info": "step 1 gave the info None; expected a dictionary",
+        "two successes": r"step 1 gave the success array\(\[ True, True\]\); expected True or False",
+    }.items(),
+)
+def test_an_environment_s_quirk_is_understood_or_costs_the_episode_and_says_so(quirk: str, error: str) -> None:
+    spaces = Spaces.plain(3, 1).model_copy(update={"action_low": (-1.0,), "action_high": (1.0,)})
+    found, expected = (played(quirky(name), RandomPolicy(spaces, 2), spaces, STARTS[:3]) for name in (quirk, ""))
+    assert all(re.fullmatch(error, result.error) for result in found)
+    if not error:
+        outcomes = [[(e.total_reward, e.length, e.terminated, e.success) for e in row] for row in (found, expected)]
+        assert outcomes[0] == outcomes[1]
+        assert {(result.length, result.success) for result in found} == {(10, True)}
+
+
+class Replaying:
+    """Repeats the actions of collected episodes, chosen by their seeds."""
+
+    num_slots = 1
+
+    def __init__(self, episodes: list[CollectedEpisode]) -> None:
+        self._actions = {episode.seed: episode.actions for episode in episodes}
+
+    def reset(self, slot: int, seed: int) -> None:
+        self._left = iter(self._actions[seed])
+
+    def act(self, observations: Mapping[int, NDArray[np.float64]]) -> dict[int, Decision]:
+        return {0: Decision(next(self._left))}
+
+    def record(self, slot: int, action: NDArray[np.float64], reward: float) -> None:
+        pass
+
+
+def test_behaviour_has_the_same_return_collected_and_evaluated_through_a_wrapper_that_gathers_statistics() -> None:
+    config = EnvironmentConfig(
+        id="InvertedPendulum-v5", max_episode_steps=20, wrappers=(WrapperConfig(name="NormalizeReward"),)
+    )
+    collector = Collector(config, [BehaviourConfig()], 0)
+    episodes = [collector.collect(number) for number in range(4)]
+    starts = [EpisodeStart(number, seed=episode.seed) for number, episode in enumerate(episodes)]
+    results = played(config, Replaying(episodes), Spaces.plain(4, 1), starts)
+    assert [result.total_reward for result in results] == [episode.rewards.sum() for episode in episodes]
+
+
 def test_an_environment_that_raises_when_closed_keeps_its_result(caplog: pytest.LogCaptureFixture) -> None:
     assert run(2, STARTS[:3], raise_on_close=True) == run(2, STARTS[:3])
-    assert caplog.text.count("raised when it was closed: RuntimeError('the window is gone')") == 3
+    assert caplog.text.count("raised when it was closed: RuntimeError: the window is gone, at counting.py") == 3
     running = batch(RandomPolicy(SPACES, 2), length=100, raise_on_close=True)
     running.advance(STARTS[:2], seconds=0.0)
     running.close()
