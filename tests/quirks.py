@@ -101,6 +101,9 @@ class Standardized(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 # Unchecked: Gymnasium's own checker would raise or warn first, and only in the first steps of an environment.
 gymnasium.register("Quirky-v0", f"{__name__}:Quirky", max_episode_steps=20, disable_env_checker=True)
+gymnasium.register("ByClass-v0", Quirky, max_episode_steps=20)
+gymnasium.register("ByFunction-v0", lambda **kwargs: Quirky(**kwargs), max_episode_steps=20)
+gymnasium.register("ByArguments-v0", f"{__name__}:Quirky", max_episode_steps=20, kwargs={"is_dict": np.False_})
 
 
 def quirky(quirk: str, is_dict: bool = False) -> EnvironmentConfig:

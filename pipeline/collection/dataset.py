@@ -6,15 +6,14 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import gymnasium
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 
 from pipeline.collection.episodes import CollectedEpisode
+from pipeline.collection.origin import Origin
 from pipeline.errors import ConfigError
 
 
@@ -37,9 +36,7 @@ def dataset_folder(root: Path, dataset_id: str) -> Path:
     return root / dataset_id
 
 
-def write_dataset(
-    root: Path, dataset_id: str, episodes: Iterable[CollectedEpisode], environment: "gymnasium.Env[Any, Any]"
-) -> None:
+def write_dataset(root: Path, dataset_id: str, episodes: Iterable[CollectedEpisode], origin: Origin) -> None:
     """Writes a data set that either is whole or is not there.
 
     Minari writes into a folder of its own beside the final one, which gets its name last. The bytes depend on the
@@ -49,7 +46,7 @@ def write_dataset(
         root: Root of data sets, the MINARI_DATASETS_PATH to read it with.
         dataset_id: Checked by `check_dataset_id`.
         episodes: At least one, in order.
-        environment: The one that they were collected in; its specification is recorded.
+        origin: The environment that they were collected in.
     """
     building = root / ".building"
     shutil.rmtree(building, ignore_errors=True)
@@ -61,7 +58,7 @@ def write_dataset(
         dataset = minari.create_dataset_from_buffers(
             dataset_id,
             _buffers(episodes, facts),
-            env=environment,
+            env=origin.stand_in(),
             algorithm_name="behaviour mixture",
             description="Collected by jobs/collect.py; each episode's metadata has its policy, noise and total reward.",
             data_format="hdf5",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.collection.behaviour import Behaviour
 from pipeline.collection.config import BehaviourConfig
+from pipeline.collection.origin import Origin
 from pipeline.data.spaces import Spaces
 from pipeline.environments import EnvironmentConfig, close_environment, make_environment, time_limit
 from pipeline.errors import ConfigError, EnvironmentFaultError
@@ -50,7 +51,7 @@ class Collector:
 
     Attributes:
         max_steps: The time limit of an episode.
-        environment: The closed one that a data set records.
+        origin: What a data set records of the environment.
 
     Args:
         environment: Where.
@@ -72,12 +73,13 @@ class Collector:
         folder: Path = Path(),
     ) -> None:
         self._environment, self._seed = environment, seed
-        self.environment = made = make_environment(environment)
+        made = make_environment(environment)
         try:
             self.max_steps = _time_limit(environment, made)
+            self.origin = Origin.of(made)
         finally:
             close_environment(made)
-        self._spaces = Spaces.of(made.observation_space, made.action_space)
+        self._spaces = Spaces.of(self.origin.observation_space, self.origin.action_space)
         self._behaviours = [Behaviour(config, self._spaces, folder) for config in behaviours]
         weights = np.array([config.weight for config in behaviours])
         self._shares = weights / weights.sum()
@@ -116,7 +118,7 @@ class Collector:
                 break
         return CollectedEpisode(
             observations={key: np.stack([row[key] for row in observations]) for key in live.observation},
-            actions=np.asarray(actions, dtype=self.environment.action_space.dtype),
+            actions=np.asarray(actions, dtype=self.origin.action_space.dtype),
             rewards=np.array(rewards, dtype=np.float64),
             terminated=step.terminated,
             truncated=step.truncated,

@@ -97,9 +97,14 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
             shutil.rmtree(run.behaviour_parts, ignore_errors=True)
             progress.finish(f"{config.dataset_id} is there already")
             return
+        if collector.origin.not_recorded:
+            progress.note(
+                f"note: the data set will not name its environment, whose registration cannot be written down: "
+                f"{collector.origin.not_recorded}"
+            )
         lengths = _collected(experiment, run.behaviour_parts, collector.max_steps, progress)
         episodes = _first_episodes(run.behaviour_parts, lengths, config.steps)
-        write_dataset(run.behaviour, config.dataset_id, episodes, collector.environment)
+        write_dataset(run.behaviour, config.dataset_id, episodes, collector.origin)
         shutil.rmtree(run.behaviour_parts)
         total, count = _taken(lengths, config.steps)
         progress.finish(f"{total:,} steps in {count:,} episodes, {config.dataset_id}")

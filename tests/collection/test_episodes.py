@@ -125,7 +125,7 @@ def test_a_part_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 def test_a_written_data_set_is_minaris_own(tmp_path: Path, environment: EnvironmentConfig) -> None:
     collector = Collector(environment, MIXTURE[:1], 0)
     episodes = [collector.collect(number) for number in range(12)]
-    write_dataset(tmp_path, "space/task/mixed-v3", iter(episodes), collector.environment)
+    write_dataset(tmp_path, "space/task/mixed-v3", iter(episodes), collector.origin)
     with minari_root(tmp_path):
         assert list(minari.list_local_datasets()) == ["space/task/mixed-v3"]
         dataset = minari.load_dataset("space/task/mixed-v3")
@@ -148,7 +148,7 @@ def test_a_written_data_set_is_minaris_own(tmp_path: Path, environment: Environm
 
 def test_a_written_data_set_can_be_prepared(tmp_path: Path) -> None:
     collector = Collector(CORRIDOR, MIXTURE[:1], 0)
-    write_dataset(tmp_path, "space/rooms-v0", [collector.collect(0)], collector.environment)
+    write_dataset(tmp_path, "space/rooms-v0", [collector.collect(0)], collector.origin)
     source = MinariSource.open("space/rooms-v0", str(tmp_path / "space/rooms-v0"), keys=("place",))
     (episode,) = source.read([0])
     assert source.spaces.action_choices == 2
@@ -161,7 +161,7 @@ def test_two_writes_give_the_same_bytes(tmp_path: Path) -> None:
     collector = Collector(PENDULUM, MIXTURE, 0)
     episodes = [collector.collect(number) for number in range(5)]
     for name in ("a", "b"):
-        write_dataset(tmp_path / name, "space/data-v0", episodes, collector.environment)
+        write_dataset(tmp_path / name, "space/data-v0", episodes, collector.origin)
     files = [
         {
             path.relative_to(tmp_path / name): path.read_bytes()
@@ -179,7 +179,7 @@ def test_a_data_set_is_on_the_disk_before_the_parts_it_was_made_of_can_go(
     flushed: set[int] = set()
     monkeypatch.setattr(os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino))
     collector = Collector(PENDULUM, MIXTURE, 0)
-    write_dataset(tmp_path, "space/data-v0", [collector.collect(0)], collector.environment)
+    write_dataset(tmp_path, "space/data-v0", [collector.collect(0)], collector.origin)
     assert {path.stat().st_ino for path in tmp_path.rglob("*") if path.is_file()} == flushed
 
 
@@ -191,10 +191,10 @@ def test_an_interrupted_write_leaves_nothing_that_looks_like_a_data_set(tmp_path
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_dataset(tmp_path, "space/data-v0", interrupted(), collector.environment)  # type: ignore[arg-type]
+        write_dataset(tmp_path, "space/data-v0", interrupted(), collector.origin)  # type: ignore[arg-type]
     with minari_root(tmp_path):
         assert minari.list_local_datasets() == {}
-    write_dataset(tmp_path, "space/data-v0", [collector.collect(0)], collector.environment)
+    write_dataset(tmp_path, "space/data-v0", [collector.collect(0)], collector.origin)
     with minari_root(tmp_path):
         assert list(minari.list_local_datasets()) == ["space/data-v0"]
 

@@ -1,13 +1,20 @@
 """Collecting in environments that do what Gymnasium's documents do not foresee."""
 
+import re
+from pathlib import Path
 from typing import Any
 
+import minari
 import numpy as np
 import pytest
 
 from pipeline.collection.config import BehaviourConfig
+from pipeline.collection.dataset import minari_root, write_dataset
 from pipeline.collection.episodes import CollectedEpisode, Collector
-from pipeline.environments import EnvironmentConfig, WrapperConfig
+from pipeline.collection.origin import Origin
+from pipeline.data.minari_source import MinariSource
+from pipeline.data.spaces import Spaces
+from pipeline.environments import EnvironmentConfig, WrapperConfig, make_environment
 from pipeline.errors import EnvironmentFaultError, EnvironmentSetupError
 from tests.quirks import ID, Quirky, quirky
 
@@ -102,3 +109,42 @@ def test_every_environment_that_was_made_is_closed(monkeypatch: pytest.MonkeyPat
     with pytest.raises(EnvironmentFaultError):
         collector.collect(0)
     assert open_ones == []
+
+
+def written(root: Path, environment_id: str, **kwargs: Any) -> tuple[Collector, MinariSource]:
+    """Writes a data set of one episode and returns who collected it, and what is read."""
+    config = EnvironmentConfig(id=f"tests.quirks:{environment_id}", kwargs=kwargs)
+    collector = Collector(config, [BehaviourConfig()], 0)
+    write_dataset(root, "space/data-v0", [collector.collect(0)], collector.origin)
+    return collector, MinariSource.open("space/data-v0", str(root / "space/data-v0"))
+
+
+def test_an_environment_that_was_registered_by_its_class_is_recorded_by_its_name(tmp_path: Path) -> None:
+    collector, source = written(tmp_path, "ByClass-v0")
+    assert collector.origin.not_recorded == ""
+    assert source.environment == {"id": "ByClass-v0", "max_episode_steps": 20, "kwargs": {}}
+    with minari_root(tmp_path):
+        recovered = minari.load_dataset("space/data-v0").recover_environment()
+    assert type(recovered.unwrapped) is Quirky
+    assert recovered.unwrapped.spec.entry_point == "tests.quirks:Quirky"
+
+
+def test_a_registration_by_names_is_recorded_as_it_is() -> None:
+    environment = make_environment(quirky(""))
+    origin = Origin.of(environment)
+    assert (origin.specification, origin.not_recorded) == (environment.spec, "")
+    assert origin.stand_in().spec.to_json() == environment.spec.to_json()
+
+
+@pytest.mark.parametrize(
+    ("environment_id", "told"),
+    {"ByFunction-v0": "Callable found in .* for entry_point", "ByArguments-v0": "is not JSON serializable"}.items(),
+)
+def test_a_registration_that_cannot_be_written_down_is_told_and_left_out(
+    tmp_path: Path, environment_id: str, told: str
+) -> None:
+    collector, source = written(tmp_path, environment_id)
+    assert re.search(told, collector.origin.not_recorded)
+    assert source.environment is None
+    assert source.spaces == Spaces.of(collector.origin.observation_space, collector.origin.action_space)
+    assert source.lengths().tolist() == [10]

@@ -150,6 +150,18 @@ def test_what_an_environment_does_wrong_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
+def test_an_environment_registered_by_a_function_without_a_name_is_collected_and_its_loss_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"environment": {"id": "tests.quirks:ByFunction-v0"}, "collect": {"steps": 50, "num_actors": 1}}
+    entire, run = experiment(tmp_path, "nameless", **settings)
+    collect(entire, run)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the data set will not name its environment, whose registration cannot be written down: Callable fo" in told
+    with minari_root(run.behaviour):
+        assert minari.load_dataset("collected/behaviour-v0").total_steps == 50
+
+
 def test_an_environment_that_hangs_costs_only_its_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hangs, real = tmp_path / "hangs", actor_pool.time.monotonic
     # The limit is over as soon as it hangs.
