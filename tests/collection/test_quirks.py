@@ -122,7 +122,7 @@ def written(root: Path, environment_id: str, **kwargs: Any) -> tuple[Collector, 
 def test_an_environment_that_was_registered_by_its_class_is_recorded_by_its_name(tmp_path: Path) -> None:
     collector, source = written(tmp_path, "ByClass-v0")
     assert collector.origin.not_recorded == ""
-    assert source.environment == {"id": "ByClass-v0", "max_episode_steps": 20, "kwargs": {}}
+    assert source.environment == {"id": "ByClass-v0", "max_episode_steps": 20, "kwargs": {}, "additional_wrappers": []}
     with minari_root(tmp_path):
         recovered = minari.load_dataset("space/data-v0").recover_environment()
     assert type(recovered.unwrapped) is Quirky
@@ -147,4 +147,4 @@ def test_a_registration_that_cannot_be_written_down_is_told_and_left_out(
     assert re.search(told, collector.origin.not_recorded)
     assert source.environment is None
     assert source.spaces == Spaces.of(collector.origin.observation_space, collector.origin.action_space)
-    assert source.lengths().tolist() == [10]
+    assert source.listing().lengths.tolist() == [10]
