@@ -5,11 +5,17 @@ own; nothing is nested deeper than what is read next can bear.
 """
 
 import hashlib
+import io
 import json
+import math
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 MOST_BYTES = 2**28
 """A manifest of 1000 columns with 65 535 bins each takes this much."""
@@ -92,6 +98,40 @@ def json_mapping(content: bytes) -> dict[str, Any]:
     return _mapping(values)
 
 
+def npz_arrays(content: bytes, most: int = MOST_BYTES) -> dict[str, NDArray[Any]]:
+    """Returns the arrays by name of an `.npz` of plain arrays.
+
+    Args:
+        content: Of the file; each array has a checksum in it, which is looked at.
+        most: Bytes that all arrays together may take.
+
+    Raises:
+        ValueError: It is no such file, is damaged, or larger.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            taken = sum(entry.file_size for entry in archive.infolist())
+            if taken > most:
+                raise ValueError(f"it takes {taken} bytes, more than {most}")
+            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("it holds an array of another format")
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    if kind.hasobject:
+        raise ValueError("it holds pickled objects")
+    # Before memory is taken for what a header says.
+    if math.prod(shape) * kind.itemsize != len(content) - file.tell():
+        raise ValueError("it holds an array that is not as large as it says")
+    file.seek(0)
+    return np.asarray(np.load(file, allow_pickle=False))
+
+
 def sealed(values: dict[str, Any]) -> str:
     """Returns values by name as JSON with a checksum of themselves, which `unsealed` looks at."""
     return json.dumps({**values, _SEAL: _digest(values)}, indent=2, allow_nan=False) + "\n"
@@ -101,11 +141,13 @@ def unsealed(content: bytes) -> dict[str, Any]:
     """Returns the values by name that `sealed` was given.
 
     Raises:
-        ValueError: The content is not what it wrote. From before there were checksums, it is taken as it is.
+        ValueError: The content is not what it wrote.
     """
     values = json_mapping(content)
     seal = values.pop(_SEAL, None)
-    if seal is not None and seal != _digest(values):
+    if seal is None:
+        raise ValueError("it has no checksum of itself: an earlier version wrote it, or it was damaged")
+    if seal != _digest(values):
         raise ValueError("its checksum is not that of its content: it was changed or damaged")
     return values
 

@@ -5,15 +5,17 @@ Arrays: `w0, b0, ..., wN, bN` (a layer is `x @ w + b`, b may be absent), `act_lo
 hidden layer) for the policy's own Gaussian. The header `meta` names activation, squashing and input changes.
 """
 
-import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import DataError
+from pipeline.findings import findings
+from pipeline.stored import npz_arrays, read_bytes
 
 
 class PolicyHeader(BaseModel):
@@ -37,9 +39,9 @@ class PolicyHeader(BaseModel):
     clip_obs: float = 10.0
     epsilon: float = 1e-8
     time_feature: bool = False
-    max_steps: int = 1000
+    max_steps: int = Field(1000, ge=1)
     obs_slice: tuple[int, int] | None = None
-    pad_to: int | None = None
+    pad_to: int | None = Field(None, ge=0, le=100_000)
 
 
 class FilePolicy:
@@ -54,19 +56,45 @@ class FilePolicy:
 
     def __init__(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = npz_arrays(read_bytes(path))
             self._header = PolicyHeader.model_validate_json(str(arrays.pop("meta")))
             self._low, self._high = arrays["act_low"], arrays["act_high"]
             count = sum(name[0] == "w" and name[1:].isdigit() for name in arrays)
             self._layers = [(arrays[f"w{i}"], arrays.get(f"b{i}", np.float32(0))) for i in range(count)]
             self._output = self._layers[-1]
-        except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile, ValidationError) as error:
+            self._arrays = arrays
+            self._require_shapes()
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            told = str(error)
+            if isinstance(error, ValidationError):  # pydantic's own words go over several lines
+                told = findings(error, dict.fromkeys(PolicyHeader.model_fields)).replace("\n", " ")
             raise DataError(
                 f"policy is '{path}'; expected a policy file: an .npz of plain arrays with a JSON header `meta` "
-                f"({type(error).__name__}: {error})."
+                f"({type(error).__name__}: {told})."
             ) from error
-        self._arrays = arrays
+
+    def _require_shapes(self) -> None:
+        """Checks that each layer takes what the one before gives, and that everything else has the sizes of these."""
+        numbers = {name: array.dtype.kind in "fiu" and np.isfinite(array).all() for name, array in self._arrays.items()}
+        if not all(numbers.values()):
+            raise ValueError(f"{[name for name, are in numbers.items() if not are]} are not all finite numbers")
+        weights = [weight for weight, _ in self._layers]
+        if any(weight.ndim != 2 for weight in weights):
+            raise ValueError("a weight is no matrix")
+        inputs, hidden, actions = weights[0].shape[0], weights[-1].shape[0], weights[-1].shape[1]
+        wanted: dict[str, tuple[int, ...]] = {
+            "obs_mean": (inputs,),
+            "obs_var": (inputs,),
+            "log_std": (actions,),
+            "log_std_b": (actions,),
+        }
+        wanted |= {"log_std_w": (hidden, actions), "act_low": (actions,), "act_high": (actions,)}
+        wanted |= {f"b{i}": weight.shape[1:] for i, weight in enumerate(weights)}
+        found = {"act_low": self._low, "act_high": self._high, **self._arrays}
+        wrong = {n: found[n].shape for n, shape in wanted.items() if n in found and found[n].shape not in (shape, ())}
+        chained = all(one.shape[1] == other.shape[0] for one, other in pairwise(weights))
+        if wrong or not chained:
+            raise ValueError(f"shapes do not fit each other: {wrong or [weight.shape for weight in weights]}")
 
     @property
     def has_gaussian(self) -> bool:

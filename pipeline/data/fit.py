@@ -12,11 +12,14 @@ from pipeline.data.manifest import read_manifest
 from pipeline.data.spaces import Spaces
 from pipeline.data.summary import Summary
 from pipeline.errors import DataError, ManifestError
+from pipeline.stored import npz_arrays
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.fitting import DimensionNames, fit_discretizer, require_states
 from pipeline.tokens.layout import TransitionLayout
 
 _SUMMARY = "summary."
+_MOST_BYTES = 2**34
+"""Some numbers for each episode, of which there may be hundreds of millions."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,19 @@ class Fit:
 
     @classmethod
     def from_bytes(cls, content: bytes, key: str) -> "Fit | None":
-        """Returns the fit that `to_bytes` wrote with the same key, None if it was another one."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            facts = json.loads(str(archive["facts"]))
-            if facts["key"] != key:
-                return None
-            names = tuple(facts["observation_names"])
-            layout = TransitionLayout(len(names), facts["action_dim"], facts["num_bins"], tuple(facts["bins"]), names)
-            summary = {
-                name.removeprefix(_SUMMARY): archive[name] for name in archive.files if name.startswith(_SUMMARY)
-            }
-            discretizer = Discretizer(layout, archive["edges"], archive["centers"])
-            return cls(Summary(**summary), discretizer, archive["distinct"], facts["sampled_steps"])
+        """Returns the fit that `to_bytes` wrote with the same key, None if it was another one or is damaged."""
+        try:
+            arrays = npz_arrays(content, _MOST_BYTES)
+            facts = json.loads(str(arrays["facts"]))
+        except (ValueError, KeyError):
+            return None
+        if facts["key"] != key:
+            return None
+        names = tuple(facts["observation_names"])
+        layout = TransitionLayout(len(names), facts["action_dim"], facts["num_bins"], tuple(facts["bins"]), names)
+        summary = {name.removeprefix(_SUMMARY): array for name, array in arrays.items() if name.startswith(_SUMMARY)}
+        discretizer = Discretizer(layout, arrays["edges"], arrays["centers"])
+        return cls(Summary(**summary), discretizer, arrays["distinct"], facts["sampled_steps"])
 
 
 def fit_summary(summary: Summary, config: DataConfig, spaces: Spaces) -> Fit:

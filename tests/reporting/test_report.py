@@ -19,7 +19,7 @@ from pipeline.reporting.record import RunRecord
 from pipeline.reporting.report import write_report
 from pipeline.reporting.sections_model import plan_section
 from pipeline.run_folder import RunFolder
-from pipeline.stored import unsealed
+from pipeline.stored import sealed, unsealed
 from pipeline.training.checkpoint import best_checkpoint
 from tests.reporting.browser import open_page
 from tests.reporting.made_run import (
@@ -181,7 +181,7 @@ def test_a_checkpoint_that_was_evaluated_and_is_elsewhere_is_found_by_the_summar
 ) -> None:
     elsewhere = best_checkpoint(made_run.folder.checkpoints).rename(tmp_path / "elsewhere")
     summary = unsealed(made_run.folder.summary.read_bytes())
-    made_run.folder.summary.write_text(json.dumps({**summary, "checkpoint": str(elsewhere)}))
+    made_run.folder.summary.write_text(sealed({**summary, "checkpoint": str(elsewhere)}))
     add_checkpoint(made_run, read_manifest(str(made_run.folder.shards)), step=400, validation_loss=0.5)
     assert RunRecord(made_run.folder).checkpoint.folder == elsewhere
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_was_evaluated_and_is_elsewhere_is_found_by_the_summar
 def test_a_summary_from_before_it_named_the_checkpoint_is_read(made_run: MadeRun) -> None:
     summary = unsealed(made_run.folder.summary.read_bytes())
     del summary["checkpoint"]
-    made_run.folder.summary.write_text(json.dumps(summary))
+    made_run.folder.summary.write_text(sealed(summary))
     assert RunRecord(made_run.folder).checkpoint.info.step == 200
 
 
