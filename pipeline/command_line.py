@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import shlex
 import shutil
 import signal
@@ -132,6 +133,7 @@ def _recorded(experiment: Experiment, run: RunFolder) -> Iterator[None]:
 @contextlib.contextmanager
 def plain_endings() -> Iterator[None]:
     """Ends the process in plain words where the block was interrupted or met an error of the user's."""
+    _replace_what_output_cannot_take()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
@@ -145,6 +147,15 @@ def plain_endings() -> Iterator[None]:
         command = shlex.join(["python", *sys.argv])
         print(f"\nStopped; what is done is kept. Go on with: {command}", file=sys.stderr)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
+
+
+def _replace_what_output_cannot_take() -> None:
+    """Lets a terminal or log in ASCII or Latin-1 show a question mark where it would end the job.
+
+    Standard error needs none of it: Python writes an escape there.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _end(error: PipelineError) -> NoReturn:

@@ -4,6 +4,7 @@ A line tells how much is done, how fast, how long it will take, and whatever fac
 knows nothing of stages: they call `update` as often as they like.
 """
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ Fact = str | int | float | None
 MAX_SILENT_SECONDS = 300.0
 """A log whose last line is older looks like one of a stage that hangs."""
 
+MINUTE = 60.0
+
 SEPARATOR = " · "
 MIN_WIDTH_OF_BAR = 100
 """Columns; on a narrower terminal they are needed for the words."""
@@ -30,7 +33,8 @@ class Progress:
     """A stage's progress, used as a context manager.
 
     On a terminal: a live line with a bar, and rows of details under it. Elsewhere: one line a second at first, then
-    sparser, about 130 in the first two hours and twelve an hour from then on.
+    sparser, about 130 in the first two hours and twelve an hour from then on; while it waits, one every 10 s, and after
+    a minute every 30 s.
 
     Args:
         stage: Word in front of the line, for example `train`.
@@ -44,7 +48,8 @@ class Progress:
         # highlight and markup off: facts are printed as they are, whatever brackets they hold.
         self._console = Console(file=stream or sys.stdout, highlight=False, markup=False, soft_wrap=True)
         self._live = Live(console=self._console, transient=True, auto_refresh=False) if self._on_terminal else None
-        self._started = self._printed = time.monotonic()
+        self._started = self._printed = self._moved = time.monotonic()
+        self._awaited = ""
         self._first: tuple[float, float] | None = None
         self._finished = False
 
@@ -80,16 +85,22 @@ class Progress:
             details: Further rows: under the line on a terminal, behind it elsewhere.
             **facts: Shown behind the rate as `name value`; None is left out.
         """
-        now = time.monotonic()
+        now = self._moved = time.monotonic()
+        self._awaited = ""
         self._total = self._total if total is None else total
         # The rate counts from the first update: a resumed stage starts with work that it did not do.
         self._first = self._first or (now, done)
-        self._show([self._describe(done, now, seconds_left, facts), *details], done, now)
+        every = min(max(1.0, (now - self._started) / 20), MAX_SILENT_SECONDS)
+        self._show([self._describe(done, now, seconds_left, facts), *details], done, now, every)
 
     def wait(self, what: str) -> None:
         """Shows what the stage waits for, and for how long; this time counts for no rate."""
         now = time.monotonic()
-        self._show([f"{self._stage:<9} waiting for {what} · {duration(now - self._started)}"], 0.0, now)
+        waited, words = now - self._moved, re.sub(r"[\d,.]+", "", what)
+        # Other words are news, and shown at once; other numbers in them are not.
+        every = 1.0 if words != self._awaited else 10.0 if waited < MINUTE else 30.0
+        if self._show([f"{self._stage:<9} waiting for {what} · {duration(waited)}"], 0.0, now, every):
+            self._awaited = words
 
     def note(self, *rows: str) -> None:
         """Prints rows that stay, the first one behind the stage's name; too long ones are folded on a terminal."""
@@ -99,13 +110,17 @@ class Progress:
         self._console.print("\n".join(texts))
         self._printed = time.monotonic()
 
-    def _show(self, rows: list[str], done: float, now: float) -> None:
+    def _show(self, rows: list[str], done: float, now: float, every: float) -> bool:
+        """Shows `rows` on a terminal, and elsewhere `every` so many seconds; returns whether it did."""
         if self._live:
             self._live.update(self._with_bar(rows, done), refresh=True)
-        elif now - self._printed >= min(max(1.0, (now - self._started) / 20), MAX_SILENT_SECONDS):
-            self._printed = now
-            # In one line there is nothing that details would be lined up with.
-            self._console.print(SEPARATOR.join([rows[0], *(" ".join(row.split()) for row in rows[1:])]))
+            return True
+        if now - self._printed < every:
+            return False
+        self._printed = now
+        # In one line there is nothing that details would be lined up with.
+        self._console.print(SEPARATOR.join([rows[0], *(" ".join(row.split()) for row in rows[1:])]))
+        return True
 
     def finish(self, text: str) -> None:
         """Ends the stage with its last line, `text`, and the seconds that it took."""

@@ -153,3 +153,35 @@ def test_an_error_of_the_system_that_no_user_can_put_right_keeps_its_traceback(a
 
     with pytest.raises(OSError, match="Too many open files"):
         job(fail, "")
+
+
+PRINTS = r"""
+from pipeline.command_line import plain_endings
+with plain_endings():
+    from pipeline.progress import Progress
+    with Progress("collect") as progress:
+        progress.finish("10 steps \u00b7 5.1 \u00b1 3.4")
+    from pipeline.reporting.table import NOTHING
+    print(NOTHING)
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "separator", "deviation"),
+    [
+        ({"PYTHONIOENCODING": "ascii"}, b"?", b"?"),
+        ({"PYTHONIOENCODING": "latin-1"}, b"\xb7", b"\xb1"),
+        ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, b"?", b"?"),
+        ({"PYTHONIOENCODING": "utf-8"}, "·".encode(), "±".encode()),
+    ],
+)
+def test_a_log_gets_question_marks_for_what_its_encoding_lacks(
+    variables: dict[str, str], separator: bytes, deviation: bytes
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", PRINTS], env=os.environ | variables, capture_output=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    line, nothing = run.stdout.splitlines()
+    assert line == b"collect   10 steps " + separator + b" 5.1 " + deviation + b" 3.4 (0 s)"
+    assert nothing == ("–".encode() if variables.get("PYTHONIOENCODING") == "utf-8" else b"?")  # noqa: RUF001

@@ -1,5 +1,6 @@
 import io
 import re
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -81,6 +82,39 @@ def test_it_says_what_is_waited_for_which_counts_for_no_rate(clock: Clock) -> No
         "train     waiting for 1 worker of 2 CPUs, 0 GPUs · 1 min 05 s",
         "train     100/1,000 steps · 10/s · 1 min 30 s left",
     ]
+
+
+def waited(clock: Clock, seconds: range, what: Callable[[int], str]) -> list[int]:
+    """Returns the seconds at which a stage that began to wait at 0 wrote a line."""
+    stream, told = io.StringIO(), []
+    with Progress("evaluate", stream=stream) as progress:
+        for second in seconds:
+            clock.now, before = float(second), stream.tell()
+            progress.wait(what(second))
+            told += [second] if stream.tell() > before else []
+    return told
+
+
+def test_a_log_tells_of_waiting_every_ten_seconds_and_every_thirty_after_a_minute(clock: Clock) -> None:
+    told = waited(clock, range(200), lambda second: f"the first episodes, {second:,} steps so far")
+    assert told == [1, 11, 21, 31, 41, 51, 81, 111, 141, 171]
+
+
+def test_a_log_tells_at_once_when_something_else_is_waited_for(clock: Clock) -> None:
+    told = waited(
+        clock, range(30), lambda second: "an actor" if second < 5 else f"episodes on {second // 20 + 1} actor"
+    )
+    assert told == [1, 5, 15, 25]
+
+
+def test_the_time_waited_is_counted_from_the_last_thing_that_was_done(clock: Clock) -> None:
+    stream = io.StringIO()
+    with Progress("train", stream=stream) as progress:
+        for clock.now in (3600.0, 3605.0):
+            progress.update(1)
+        clock.now = 3620.0
+        progress.wait("a worker")
+    assert stream.getvalue().splitlines()[-1] == "train     waiting for a worker · 15 s"
 
 
 def test_who_knows_better_tells_how_long_it_takes(clock: Clock) -> None:
