@@ -31,6 +31,7 @@ def resolve_sources(config: DataConfig, collected: SourceConfig) -> list[tuple[S
 
     Raises:
         DataError: Nothing matches, a data set cannot be read or fetched, or one is named twice.
+        StorageError: A root cannot be listed, or Minari's own cannot be made.
     """
     found: list[tuple[Source, SourceConfig]] = []
     for entry in config.sources or (collected,):
@@ -61,7 +62,7 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
             f"data.sources names {pattern!r}, a path; expected the id of a data set, below its root. For a folder "
             "/path/to/space/name-v0 give {root: /path/to, id: space/name-v0}."
         )
-    root = str(entry.root or get_dataset_path())
+    root = entry.root or _minari_root()
     names = _dataset_ids(root, pattern)
     without = sorted({*_dataset_ids(root, pattern, _STEPS)} - {*names})
     if without:
@@ -76,6 +77,21 @@ def _matching(pattern: str, entry: SourceConfig, config: DataConfig) -> Sequence
     if not names:
         raise DataError(_nothing_found(root, pattern))
     return [MinariSource.open(name, join(root, name), *options) for name in names]
+
+
+def _minari_root() -> str:
+    """Returns where Minari keeps data sets, a folder that it makes where there is none.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    try:
+        return str(get_dataset_path())
+    except OSError as error:
+        raise StorageError(
+            f"Minari's folder of data sets cannot be made ({error}); expected one that can be written, or is there. Set "
+            "MINARI_DATASETS_PATH, or the root of each of data.sources."
+        ) from error
 
 
 def _files(pattern: str) -> list[str]:

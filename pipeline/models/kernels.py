@@ -4,22 +4,20 @@ All that is compiled and calls each other stands in one file: Numba's cache on d
 file only, and would go on using what an older version of another file said.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from pipeline.models.compilation import Function, compiled
 
 EXACT = {"contract", "nsz", "arcp"}
 """What the compiler may do to floating-point arithmetic: nothing that depends on the data or on the order of sums."""
 
 
 def kernel(function: Function) -> Function:
-    """Compiles at the first call, or takes the result of an earlier process; runs without the interpreter's lock."""
-    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=EXACT)(function))
+    """Compiles a loop whose sums are added up in the order that is written."""
+    return compiled(function, EXACT)
 
 
 @kernel

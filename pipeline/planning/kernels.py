@@ -21,7 +21,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-from pipeline.models.kernels import EXACT, Function, kernel
+from pipeline.models.compilation import Function, compiled
+from pipeline.models.kernels import EXACT, kernel
 
 Reals = NDArray[np.floating]
 Index = np.uintp
@@ -38,8 +39,7 @@ LANES = 16
 
 def reduction(function: Function) -> Function:
     """As `kernel`, for sums along an array: the compiler may choose their order, always the same one."""
-    allowed = EXACT | {"reassoc"}
-    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=allowed)(function))
+    return compiled(function, EXACT | {"reassoc"})
 
 
 class Network(NamedTuple):

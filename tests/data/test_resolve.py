@@ -5,7 +5,7 @@ import pytest
 from pipeline.data.config import DataConfig, SourceConfig
 from pipeline.data.d4rl_source import D4rlSource
 from pipeline.data.resolve import expand_braces, resolve_sources
-from pipeline.errors import DataError
+from pipeline.errors import DataError, StorageError
 from tests.data.episodes import random_episodes, write_minari
 from tests.data.test_d4rl_source import write_d4rl
 
@@ -42,6 +42,18 @@ def test_minaris_own_folder_is_searched_where_no_root_is_given(root: Path, monke
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     config = DataConfig(sources=(SourceConfig(id="space/walker/medium-v0"),))
     assert [source.name for source, _ in resolve_sources(config, COLLECTED)] == ["space/walker/medium-v0"]
+
+
+def test_where_minaris_own_folder_cannot_be_made_the_variable_that_moves_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file" / "datasets"))
+    message = (
+        "^Minari's folder of data sets cannot be made .*; expected one that can .*Set MINARI_DATASETS_PATH, or the"
+    )
+    with pytest.raises(StorageError, match=message):
+        resolve_sources(DataConfig(sources=[SourceConfig(id="a/b-v0")]), SourceConfig(id="unused"))
 
 
 def test_without_sources_the_collected_behaviour_is_taken(root: Path) -> None:
