@@ -89,8 +89,8 @@ def _minari_root() -> str:
         return str(get_dataset_path())
     except OSError as error:
         raise StorageError(
-            f"Minari's folder of data sets cannot be made ({error}); expected one that can be written, or is there. Set "
-            "MINARI_DATASETS_PATH, or the root of each of data.sources."
+            f"Minari's folder of data sets cannot be made ({error}); expected one that can be written, or is there. "
+            "Set MINARI_DATASETS_PATH, or the root of each of data.sources."
         ) from error
 
 

@@ -2,17 +2,17 @@
 
 import contextlib
 import signal
-import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 import ray.data
 
 from pipeline.distributed import QUIET, cluster_address
+from pipeline.distributed.joining import not_joined, require_cluster
 from pipeline.distributed.shared_storage import shared
+from pipeline.distributed.temporary import ray_folder
 from pipeline.errors import ClusterError
-
-CONNECT_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -27,8 +27,9 @@ def session(runs: str | None = None) -> Iterator[None]:
             file that is there while the block runs (`require_shared`). None for a session that writes nothing.
 
     Raises:
-        ClusterError: RAY_ADDRESS names no cluster that answers and takes this token; or `runs` is not absolute there.
-        StorageError: `runs` cannot be written.
+        ClusterError: RAY_ADDRESS names no cluster that answers and takes this token; or `runs` is not absolute there;
+            or Ray in place does not start.
+        StorageError: `runs` cannot be written, or Ray in place finds no folder for its sockets (`ray_folder`).
     """
     if ray.is_initialized():
         yield
@@ -58,36 +59,21 @@ def _start(variables: dict[str, str]) -> None:
     """Starts Ray, or joins it; `variables` go to the processes of a cluster, which do not inherit this one's."""
     address = cluster_address()
     if address is None:
-        ray.init(address="local", logging_level="warning")
+        _start_in_place(ray_folder())
         return
-    _check_kind(address)
+    require_cluster(address)
     try:
-        _check_reachable(address)
         ray.init(logging_level="warning", runtime_env={"env_vars": QUIET | variables})
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+        raise not_joined(address, str(error).partition(". ")[0]) from error
+
+
+def _start_in_place(folder: Path) -> None:
+    try:
+        ray.init(address="local", logging_level="warning", _temp_dir=str(folder))
+    except Exception as error:  # Ray raises a bare one where a process of it does not come up
         raise ClusterError(
-            f"RAY_ADDRESS is {address!r}; expected a running Ray cluster that lets this process in. Where it wants a "
-            "token, set RAY_AUTH_MODE=token, and give the token in RAY_AUTH_TOKEN or ~/.ray/auth_token; unset "
-            f"RAY_ADDRESS to start Ray in place. ({str(error).partition('. ')[0]})"
+            f"Ray did not start in place ({str(error).partition('. ')[0]}); expected its processes to answer within a "
+            f"minute or two. Their logs, in {folder}/session_latest/logs, say why they did not; run the same command "
+            "again where the machine was only busy."
         ) from error
-
-
-def _check_kind(address: str) -> None:
-    """Raises ClusterError for what Ray takes as an address and this pipeline does not."""
-    if address == "local":
-        raise ClusterError(
-            "RAY_ADDRESS is 'local', which would start a cluster that listens beyond this machine; expected the "
-            "address of a running cluster, host:port. Unset it to start Ray in place."
-        )
-    if address.startswith("ray://"):
-        raise ClusterError(
-            f"RAY_ADDRESS is {address!r}, an address of Ray Client; expected that of the cluster itself, host:port: "
-            "the job's driver writes to storage that the nodes see, so it runs among them. Use `ray job submit`."
-        )
-
-
-def _check_reachable(address: str) -> None:
-    """Raises OSError where nobody listens at `address`; Ray's own core ends the whole process there."""
-    host, separator, port = address.rpartition("://")[2].rpartition(":")
-    if separator and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

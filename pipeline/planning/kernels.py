@@ -12,7 +12,7 @@ Shape letters: R rows, W width, H heads, d head width, B stored tokens of a node
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np

@@ -91,4 +91,4 @@ def test_a_link_to_another_folder_is_no_private_folder(tmp_path: Path) -> None:
 
 
 def test_where_numba_has_a_place_of_its_own_it_keeps_it() -> None:
-    assert numba.config.CACHE_DIR == os.environ["NUMBA_CACHE_DIR"]
+    assert os.environ["NUMBA_CACHE_DIR"] == numba.config.CACHE_DIR
