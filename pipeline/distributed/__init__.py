@@ -23,8 +23,7 @@ _EVERYWHERE = {
 }
 
 QUIET = _EVERYWHERE | {
-    # An actor of 115 MiB that looks for nodes that are drained. Said aloud, because the cluster's processes that import
-    # this package have no RAY_ADDRESS and would take themselves for a Ray in place.
+    # An actor of 115 MiB that looks for nodes that are drained.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
 }
 """What the driver and all its workers get on a cluster that it joins."""

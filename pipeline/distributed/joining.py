@@ -14,8 +14,11 @@ JOIN_SECONDS = 60.0
 _HOST_AND_PORT = re.compile(r"([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
 
-def require_cluster(address: str) -> None:
+def require_cluster(address: str) -> str:
     """Checks what RAY_ADDRESS says, and lets another process join and leave that cluster first.
+
+    Returns:
+        The cluster's address as all of its nodes know it, where `address` may say 127.0.0.1.
 
     Raises:
         ClusterError: It names none, or none that lets this process in within `JOIN_SECONDS`.
@@ -34,8 +37,10 @@ def require_cluster(address: str) -> None:
         )
     except subprocess.TimeoutExpired:
         raise not_joined(address, f"it could not be joined within {JOIN_SECONDS:g} s") from None
+    last = done.stdout.rstrip().rpartition("\n")[2]
     if done.returncode:
-        raise not_joined(address, done.stdout.strip() or f"Ray ended a process that joined, status {done.returncode}")
+        raise not_joined(address, last or f"Ray ended the process that tried, with status {done.returncode}")
+    return last
 
 
 def not_joined(address: str, reason: str) -> ClusterError:

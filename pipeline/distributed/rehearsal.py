@@ -3,8 +3,8 @@
 Ray tries a port that is not its own for minutes and hears no signal meanwhile, and its core ends the process where
 nobody listens. So a job lets this one go first, with a limit (`pipeline.distributed.joining`).
 
-Prints why the cluster cannot be joined, in a sentence, and ends with status 1; prints nothing and ends with 0 where it
-can.
+Its last line says why the cluster cannot be joined, where it ends with status 1; or gives the cluster's address as all
+nodes know it, where it ends with 0.
 """
 
 import os
@@ -30,6 +30,7 @@ def main() -> None:
         import ray
 
         ray.init(logging_level="critical", log_to_driver=False)
+        print(ray.get_runtime_context().gcs_address)
         ray.shutdown()
     except Exception as error:  # whatever it is, it is told by the job, in words that say what to do
         print(str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__)

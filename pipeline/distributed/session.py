@@ -61,9 +61,10 @@ def _start(variables: dict[str, str]) -> None:
     if address is None:
         _start_in_place(ray_folder())
         return
-    require_cluster(address)
+    # Whoever asks Ray about its cluster would else look for one among all processes of the node.
+    known = {"RAY_ADDRESS": require_cluster(address)}
     try:
-        ray.init(logging_level="warning", runtime_env={"env_vars": QUIET | variables})
+        ray.init(logging_level="warning", runtime_env={"env_vars": QUIET | known | variables})
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         raise not_joined(address, str(error).partition(". ")[0]) from error
 

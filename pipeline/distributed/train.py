@@ -30,6 +30,7 @@ from pipeline.distributed.placement import StartLimit
 from pipeline.distributed.session import joins_cluster
 from pipeline.distributed.train_endings import explained, require_all_epochs, stopped_without_workers
 from pipeline.distributed.train_worker import make_training, stop_request, train_worker
+from pipeline.distributed.trainer import InPlaceTrainer
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
 from pipeline.errors import RunFolderError
 from pipeline.exclusive import exclusive
@@ -179,7 +180,8 @@ class _Fit:
             "root": str(run.root),
             "threads": max(1, int(resources.cpus)),
         }
-        self._trainer = ray.train.torch.TorchTrainer(
+        trainer = ray.train.torch.TorchTrainer if joins_cluster() else InPlaceTrainer
+        self._trainer = trainer(
             train_worker,
             train_loop_config=recipe,
             torch_config=ray.train.torch.TorchConfig(backend="gloo" if resources.share_gpus else None),

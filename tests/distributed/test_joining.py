@@ -2,8 +2,11 @@
 
 import contextlib
 import http.server
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -119,7 +122,24 @@ def test_sigterm_ends_a_job_that_tries_to_join() -> None:
     assert "what is done is kept" in errors
 
 
-def test_a_running_cluster_is_joined(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+JOINED = """
+from pipeline.distributed.session import session
+import os, ray
+with session():
+    print(ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote()))
+"""
+
+
+@pytest.mark.ray
+def test_a_running_cluster_is_joined_and_its_processes_know_its_address(ray_session: None) -> None:
     address = ray.get_runtime_context().gcs_address
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    require_cluster(address)
+    port = address.rpartition(":")[2]
+    run = subprocess.run(
+        [sys.executable, "-c", JOINED],
+        env={**os.environ, "RAY_ADDRESS": f"localhost:{port}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.stdout == f"{address}\n", run.stderr

@@ -327,3 +327,14 @@ def test_a_run_that_is_killed_again_and_again_goes_on_as_if_it_never_was(tmp_pat
     last = saved()
     assert read_metrics(run.metrics)[-1]["step"] <= last  # nothing that was reported is lost
     assert curve(run.metrics) == uninterrupted(experiment, run, tmp_path / "straight", until=last)
+
+
+@pytest.mark.slow
+def test_a_training_beside_another_ray_prints_what_one_alone_does(ray_session: None, tmp_path: Path) -> None:
+    experiment, run = make_run(tmp_path, epochs=1)
+    config, log = tmp_path / "small.yaml", tmp_path / "log"
+    config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    assert start_job("train", "--config", str(config), log=log).wait(200) == 0, log.read_text()
+    assert read_info(last_checkpoint(run.checkpoints) or tmp_path).epoch == 1
+    strangers = [line for line in log.read_text().splitlines() if not line.startswith(("train  ", " " * 10))]
+    assert strangers == []

@@ -58,7 +58,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> type[Trainer]:
     class Fresh(Trainer):
         pass
 
-    monkeypatch.setattr(ray.train.torch, "TorchTrainer", Fresh)
+    monkeypatch.setattr(pipeline.distributed.train, "InPlaceTrainer", Fresh)
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr(termination, "requested", lambda: False)
