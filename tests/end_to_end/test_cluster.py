@@ -11,7 +11,7 @@ import pytest
 from pipeline.provenance import COMMIT
 from pipeline.training.checkpoint import best_checkpoint, read_info
 from tests.conftest import REPOSITORY
-from tests.distributed.test_session import JOB
+from tests.distributed.sessions import JOB
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
