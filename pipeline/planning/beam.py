@@ -160,8 +160,9 @@ def make_triton_stepper(weights: Weights, layout: TransitionLayout, shape: Searc
         ConfigError: The device does not run them, or they would round.
     """
     _check_kernels(weights.tokens.device, weights.product_dtype)
-    from pipeline.planning.triton_stepper import TritonStepper
+    from pipeline.planning.triton_stepper import TritonStepper, keep_kernels
 
+    keep_kernels()
     return TritonStepper(weights, layout, shape)
 
 

@@ -9,12 +9,15 @@ Shape letters: E episodes, K beams, X copies, Q queries of a beam (1 or X), P pl
 W width, L tokens, R rows (E K Q).
 """
 
+import tempfile
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 import triton
 from torch import Tensor
 
+from pipeline.models.private_folder import is_writable, private_folder
 from pipeline.planning import triton_kernels
 from pipeline.planning.encoding import KeysValues, WindowEncoder
 from pipeline.planning.selection import Kept
@@ -28,6 +31,16 @@ _FUSED_WIDTH = 128
 """Models up to this width go through one kernel between two attentions, whose rows then fit a processor's registers."""
 _ATTEND = {"ROWS": 4, "TOKENS": 16, "num_warps": 4}
 _FUSED = {"ROWS": 16, "INNER": 64, "num_warps": 4}
+
+
+def keep_kernels() -> None:
+    """Lets Triton keep what it compiles below the temporary folder where the home folder is closed.
+
+    Triton cannot do without a place: where that one is another user's, this process gets one that goes unused later.
+    """
+    if not is_writable(Path(triton.knobs.cache.dir)):
+        temporary = Path(tempfile.gettempdir())
+        triton.knobs.cache.dir = str(private_folder(temporary, "triton") or tempfile.mkdtemp(dir=temporary))
 
 
 class TritonStepper:

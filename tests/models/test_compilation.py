@@ -11,7 +11,6 @@ import numba
 import numpy as np
 import pytest
 
-from pipeline.models.compilation import private_folder
 from pipeline.models.kernels import draw_mask
 from tests.conftest import REPOSITORY
 
@@ -82,12 +81,6 @@ def test_with_no_place_that_is_its_own_a_process_compiles_for_itself(closed: Pat
     of_others.chmod(0o777)
     assert [draw_in(closed, temporary)[1:] for _ in range(2)] == [[mean(), "0"]] * 2
     assert list(of_others.iterdir()) == []
-
-
-def test_a_link_to_another_folder_is_no_private_folder(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    (tmp_path / f"trajectory-pipeline-numba-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    assert private_folder(tmp_path) is None
 
 
 def test_where_numba_has_a_place_of_its_own_it_keeps_it() -> None:

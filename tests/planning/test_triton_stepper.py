@@ -1,6 +1,8 @@
 """The kernels for a GPU: there as they are, elsewhere in Triton's interpreter, which takes their steps in numpy."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ ON_GPU = torch.cuda.is_available()
 if not ON_GPU:
     # Read when the kernels are defined. Nothing but this file imports them where there is no GPU.
     os.environ["TRITON_INTERPRET"] = "1"
-pytest.importorskip("triton", reason="triton is not installed: the GPU's kernels are not tested")
+triton = pytest.importorskip("triton", reason="triton is not installed: the GPU's kernels are not tested")
 
 from pipeline.planning import triton_stepper  # noqa: E402
 from pipeline.planning.beam import BeamPlanner  # noqa: E402
@@ -67,3 +69,23 @@ def test_plans_of_shorter_pasts_are_those_of_torch(window: int, monkeypatch: pyt
     for ours, theirs in zip(*plans, strict=True):
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
         np.testing.assert_allclose(ours.values, theirs.values, atol=1e-5)
+
+
+def test_with_the_home_folder_closed_kernels_are_kept_below_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with triton.knobs.cache.scope():
+        triton.knobs.cache.dir = str(tmp_path / "home" / ".triton" / "cache")
+        triton_stepper.keep_kernels()
+        kept = f"trajectory-pipeline-triton-{os.getuid()}"
+        assert triton.knobs.cache.dir == str(tmp_path / kept)
+        (tmp_path / kept).chmod(0o777)
+        triton.knobs.cache.dir = str(tmp_path / "home" / ".triton" / "cache")
+        triton_stepper.keep_kernels()
+        assert Path(triton.knobs.cache.dir).parent == tmp_path
+        assert Path(triton.knobs.cache.dir).name not in (kept, "home")
+        open_already = triton.knobs.cache.dir
+        triton_stepper.keep_kernels()
+        assert triton.knobs.cache.dir == open_already
