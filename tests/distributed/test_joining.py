@@ -87,6 +87,7 @@ def test_a_web_server_is_told_from_a_cluster_by_its_answer(web: str, monkeypatch
     assert message.startswith("(what listens there answered b'<!DOCTYPE', so it is not Ray's, whose port is 6379 ")
 
 
+@pytest.mark.slow
 def test_who_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as (address, _):
         assert refused(address, monkeypatch) == "(nobody answered there within 10 s)"
