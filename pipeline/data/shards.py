@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.data.config import Store
-from pipeline.data.manifest import Manifest, ShardRecord, read_manifest, read_shard
+from pipeline.data.manifest import MADE_AGAIN, Manifest, ShardRecord, read_manifest, read_shard
 from pipeline.data.returns import RewardTreatment, returns_to_go
 from pipeline.data.storage import Folder, Location
 from pipeline.data.table import (
@@ -174,9 +174,20 @@ def finished_shard(folder: Folder, index: int, settings: ShardSettings) -> Shard
 
 
 def read_facts(folder: Location, shard: ShardRecord) -> "pa.Table":
-    """Returns what the rows of one shard say of their episodes, without what they hold of each step."""
-    with Folder(folder).open(shard.file) as file:
-        return pq.read_table(file, columns=[field.name for field in _FACTS])
+    """Returns what the rows of one shard say of their episodes, without what they hold of each step.
+
+    Raises:
+        ManifestError: It is no Parquet file any more; its checksum, which takes all of it, is not looked at.
+    """
+    place = Folder(folder)
+    with place.open(shard.file) as file:
+        try:
+            return pq.read_table(file, columns=[field.name for field in _FACTS])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ManifestError(
+                f"{place}/{shard.file} is not readable ({error}); expected a shard of its manifest. If it was changed "
+                f"or damaged, {MADE_AGAIN}"
+            ) from error
 
 
 def count_steps(folder: Location, shard: ShardRecord, split: Split, lowest: Rank | None = None) -> int:

@@ -6,7 +6,7 @@ of the ranges, so the bytes are the same for any number of workers.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,11 +20,18 @@ from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit, fit_summary
 from pipeline.data.index import EpisodeIndex
 from pipeline.data.limits import require_learnable
-from pipeline.data.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest, write_manifest
+from pipeline.data.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardRecord,
+    damage,
+    read_manifest_alone,
+    write_manifest,
+)
 from pipeline.data.manifest_builder import build_manifest
 from pipeline.data.plan import Preparation, ShardPlan, with_splits
 from pipeline.data.resolve import resolve_sources
-from pipeline.data.shards import ShardSettings, finished_shard, write_shard
+from pipeline.data.shards import ShardSettings, finished_shard, shard_name, write_shard
 from pipeline.data.statistics_table import statistics_notes, statistics_table
 from pipeline.data.storage import Folder, Location
 from pipeline.data.summary import Summary, SummarySettings, merge, summarize_episodes
@@ -45,6 +52,8 @@ from pipeline.records import Episode
 from pipeline.run_folder import RunFolder
 
 FIT_NAME = "fit.npz"
+TOLD_SHARDS = 3
+"""Of those that are missing or damaged; of all that a folder may lack, the number alone is told."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,9 @@ class Prepared:
 def prepare(experiment: Experiment, run: RunFolder) -> None:
     """Turns the experiment's data sets into shards with a manifest; a Ray session must be running.
 
-    Called again it goes on with the bin edges and shards that are there, and does nothing where all of them and the
-    manifest are; what the data sets hold by then is not looked at any more.
+    Called again it goes on with the bin edges and shards that are there. Where the manifest is there too, every shard
+    is read and held against its size and checksum; those that are damaged or missing are told and made again, and
+    where none is, what the data sets hold by then is not looked at any more.
 
     Raises:
         DataError: A data set that is missing, empty, malformed or not supported.
@@ -80,9 +90,10 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         claimed = claimed_identity(run.shards) is not None
         if claimed:
             _claim(experiment, run, Folder(location))
-        finished = _finished_manifest(Folder(location)) if claimed else None
-        if finished is not None:
-            progress.finish(f"{finished.totals.steps:,} steps are there already")
+        finished = _finished_manifest(Folder(location), progress) if claimed else None
+        damaged = _damaged(Folder(location), finished, progress) if finished else {}
+        if finished is not None and not damaged:
+            progress.finish(f"{finished.totals.steps:,} steps are there already, as their checksums say")
             return
         collected = SourceConfig(id=experiment.collect.dataset_id, root=str(run.behaviour))
         if not config.sources and not dataset_folder(run.behaviour, collected.id).exists():
@@ -97,7 +108,7 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         # Not before the data was found: a misspelt name must not be what the folder is of.
         if not claimed:
             _claim(experiment, run, Folder(location))
-        manifest = prepare_shards(preparation, location, progress).manifest
+        manifest = prepare_shards(preparation, location, progress, damaged).manifest
         progress.finish(_last_line(manifest))
     _print_report(manifest)
 
@@ -112,18 +123,21 @@ def _shared_datasets(run: RunFolder) -> contextlib.AbstractContextManager[None]:
     return minari_root(run.datasets)
 
 
-def prepare_shards(preparation: Preparation, location: Location, progress: Progress) -> Prepared:
+def prepare_shards(
+    preparation: Preparation, location: Location, progress: Progress, damaged: Container[str] = ()
+) -> Prepared:
     """Writes shards and manifest of a preparation; see `prepare`.
 
     Args:
         preparation: What to prepare.
         location: Folder or URI of the shards.
         progress: Shows the steps of both passes, each step counted half in each.
+        damaged: Files that are made again, whatever they say of themselves.
     """
     stage = _Stage(preparation, Folder(location), progress)
     fit = stage.fit()
     plan = ShardPlan.of(preparation, fit)
-    manifest = build_manifest(preparation, fit, plan, stage.write(plan))
+    manifest = build_manifest(preparation, fit, plan, stage.write(plan, damaged))
     stage.clean()
     write_manifest(location, manifest)
     return Prepared(manifest, stage.peak_bytes)
@@ -156,13 +170,14 @@ class _Stage:
         self._folder.write(FIT_NAME, fit.to_bytes(key))
         return fit
 
-    def write(self, plan: ShardPlan) -> list[ShardRecord]:
-        """Writes the shards that are not there yet; returns the records of all."""
+    def write(self, plan: ShardPlan, damaged: Container[str]) -> list[ShardRecord]:
+        """Writes the shards that are not there yet, or damaged; returns the records of all."""
         self._half_steps = self._preparation.index.steps
         records: dict[int, ShardRecord] = {}
         ranges = []
         for number, places in enumerate(plan.shards):
-            known = finished_shard(self._folder, number, plan.settings)
+            # A damaged one may still name its settings, and its bytes would get a checksum of their own.
+            known = None if shard_name(number) in damaged else finished_shard(self._folder, number, plan.settings)
             if known is None:
                 ranges.append(EpisodeRange(number, plan.index.take(places)))
             else:
@@ -242,15 +257,32 @@ def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
         folder.write(IDENTITY, yaml.safe_dump(identity, sort_keys=False).encode())
 
 
-def _finished_manifest(folder: Folder) -> Manifest | None:
-    """Returns the manifest of finished shards, None where there is none or something is amiss, which is told."""
+def _finished_manifest(folder: Folder, progress: Progress) -> Manifest | None:
+    """Returns the manifest, None where there is none or it is broken, which is told."""
     if not folder.exists(MANIFEST_NAME):
         return None
     try:
-        return read_manifest(folder.location)
+        return read_manifest_alone(folder)
     except ManifestError as error:
-        Console(highlight=False).print(f"{error} Making what is missing.", markup=False)
+        progress.note(f"{error} Making it again.")
         return None
+
+
+def _damaged(folder: Folder, manifest: Manifest, progress: Progress) -> dict[str, str]:
+    """Returns what is amiss with each of the shards that are not the manifest's, and tells it in one sentence."""
+    found: dict[str, str] = {}
+    for number, shard in enumerate(manifest.shards, start=1):
+        progress.wait(f"shard {number} of {len(manifest.shards)} to be held against its checksum")
+        if difference := damage(folder, shard):
+            found[shard.file] = difference
+    if found:
+        listing = [f"{name} {difference}" for name, difference in found.items()]
+        more = f", and {len(listing) - TOLD_SHARDS} more" if len(listing) > TOLD_SHARDS else ""
+        progress.note(
+            f"{folder} has {len(found)} of {len(manifest.shards)} shards missing or damaged "
+            f"({', '.join(listing[:TOLD_SHARDS])}{more}); expected those of its {MANIFEST_NAME}: they are made again."
+        )
+    return found
 
 
 def _last_line(manifest: Manifest) -> str:

@@ -54,7 +54,9 @@ def test_a_shard_whose_checksum_fails_is_refused(shards: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ManifestError, match=r"shard-00001.parquet has the sha256 \w{12}...; expected \w{12}... of the"):
+    with pytest.raises(
+        ManifestError, match=r"shard-00001.parquet has the sha256 \w{12}... instead of \w{12}...; expected"
+    ):
         read_table(shards, "train", [TOKENS])
 
 

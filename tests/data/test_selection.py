@@ -9,6 +9,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.data.selection import Selection, best_episodes
 from pipeline.data.shards import count_steps, read_table
 from pipeline.data.table import ACTIONS, Rank, Split
+from pipeline.errors import ManifestError
 from pipeline.records import Episode
 from tests.data.in_memory import write_shards
 
@@ -94,3 +95,12 @@ def test_each_split_has_a_best_share_of_its_own(tmp_path: Path) -> None:
 def test_nothing_is_the_best_of_nothing(tmp_path: Path) -> None:
     manifest = write(tmp_path, LENGTHS, RETURNS)
     assert best_episodes(tmp_path, manifest, "validation", 0.5) == Selection(None, 0)
+
+
+def test_a_shard_that_is_no_parquet_any_more_is_told_with_what_makes_it_again(tmp_path: Path) -> None:
+    manifest = write(tmp_path, LENGTHS, RETURNS)
+    path = tmp_path / manifest.shards[1].file
+    path.write_bytes(path.read_bytes()[:-20])
+    told = rf"^{path} is not readable \(.*\); expected a shard of its manifest\. .* run jobs/prepare\.py with the run's"
+    with pytest.raises(ManifestError, match=told):
+        best_episodes(tmp_path, manifest, "train", 0.5)
