@@ -162,8 +162,7 @@ def _run_missing(experiment: Experiment, rows: list[_Row], progress: Progress) -
         done = sum(config.episodes - len(episodes) for episodes in missing)
         shown = _Shown(progress, done, total=config.episodes * len(rows))
         for row, episodes in zip(rows, missing, strict=True):
-            kept = [result for result in row.store.read(config.episodes) if result.episode not in episodes]
-            shown.begin(row.name, kept)
+            shown.begin(row.name, row.store.read(config.episodes))
             starts = episode_starts(experiment.seed, "evaluation episode", episodes)
             try:
                 pool.run(row.recipe, starts, partial(shown.add, row.store), shown.show)
@@ -195,8 +194,9 @@ class _Shown:
         self.begin("", [])
 
     def begin(self, row: str, kept: list[EpisodeResult]) -> None:
-        """Goes on to another row, some of whose episodes may be there."""
+        """Goes on to another row, some of whose episodes may be there, and may be played again."""
         self._row, self._began, self._ended = row, time.monotonic(), 0
+        self._kept = {result.episode: result for result in kept}
         self._returns = [result.total_reward for result in kept]
         self._processors = processors(kept)
 
@@ -206,7 +206,16 @@ class _Shown:
         self._tell_of_another_processor(processors(results) - self._processors)
         self._done += len(results)
         self._ended += len(results)
-        self._returns += [result.total_reward for result in results]
+        self._returns += [result.total_reward for result in results if result.episode not in self._kept]
+        for result in results:
+            self._tell_of_another_outcome(self._kept.get(result.episode, result), result)
+
+    def _tell_of_another_outcome(self, before: EpisodeResult, now: EpisodeResult) -> None:
+        if (before.total_reward, before.length) != (now.total_reward, now.length):
+            self._progress.note(
+                f"episode {now.episode} of {self._row} got {now.total_reward:.6g} when it was played again, and "
+                f"{before.total_reward:.6g} before, which stays in the table; a film of it shows the later one."
+            )
 
     def _tell_of_another_processor(self, new: set[str]) -> None:
         if new and self._processors:

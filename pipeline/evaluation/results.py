@@ -61,12 +61,17 @@ class EpisodeStore:
         self.folder = folder
 
     def add(self, results: Iterable[EpisodeResult]) -> None:
-        """Writes episodes that ended; one that is there already is replaced by its equal."""
+        """Writes episodes that ended; one that is there already stays as it is.
+
+        Played again it gives the same, but for the time that it took: filming takes some of the cores that decide.
+        """
         for result in results:
+            path = self.folder / f"episode-{result.episode:06d}.parquet"
+            if path.exists():
+                continue
             sink = pa.BufferOutputStream()
             pa.parquet.write_table(pa.Table.from_pylist([dataclasses.asdict(result)], SCHEMA), sink)
-            content = sink.getvalue().to_pybytes()
-            write_atomically(self.folder / f"episode-{result.episode:06d}.parquet", content)
+            write_atomically(path, sink.getvalue().to_pybytes())
 
     def missing(self, episodes: int) -> list[int]:
         """Returns which of the first `episodes` episodes are not there yet."""

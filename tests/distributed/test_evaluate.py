@@ -278,6 +278,7 @@ def test_films_are_made_later_too_of_the_same_episodes(
     experiment, run = made(tmp_path, **log)
     evaluate(experiment, run)
     assert "jobs/report.py" not in capsys.readouterr().out
+    unfilmed = {row: episode_frame(run.episodes(row)) for row in ROWS}
     for _ in range(2):
         evaluate(tiny_experiment(tmp_path, **log, evaluation={"videos": 2}), run)
         assert len(list((tmp_path / "log").iterdir())) == TRACED + 15 + 2 * 2, "not two of each row with a model"
@@ -286,6 +287,37 @@ def test_films_are_made_later_too_of_the_same_episodes(
     films = sorted(path.relative_to(run.root).as_posix() for path in run.root.rglob("*.mp4"))
     assert films == [f"videos/{row}/episode-00000{i}.mp4" for row in ROWS if row != "random" for i in range(2)]
     assert_equal(run, undisturbed)
+    for row, frame in unfilmed.items():
+        pd.testing.assert_frame_equal(episode_frame(run.episodes(row)), frame, check_exact=True)  # timings, too
+
+
+def test_an_episode_that_is_played_again_for_a_film_keeps_its_result_and_tells_of_another_one(
+    losing_pool: type[LosingPool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, milliseconds, means = [10.0], [1.0], []
+
+    def run_all(_pool: LosingPool, recipe: Recipe, starts: list[EpisodeStart], on_results: Any, on_facts: Any) -> None:
+        for start in starts:
+            times = {"decision_ms_median": milliseconds[0], "decision_ms_p99": milliseconds[0]}
+            on_results([result(recipe.row, start.episode, got[0], **times)])
+        on_facts(PoolFacts(actors=1))
+
+    monkeypatch.setattr(losing_pool, "run", run_all)
+    monkeypatch.setattr(Progress, "update", lambda _, done, mean_return, **facts: means.append((done, mean_return)))
+    rows = {"episodes": 3, "rows": ["one_step"]}
+    experiment, run = made(tmp_path, evaluation=rows)
+    evaluate(experiment, run)
+    first = EpisodeStore(run.episodes("one_step")).read()
+    milliseconds[0] = 50.0
+    for returns, told in ((10.0, 0), (4.0, 2)):
+        got[0] = returns
+        evaluate(tiny_experiment(tmp_path, evaluation={**rows, "videos": 2}), run)
+        output = capsys.readouterr().out
+        assert output.count("when it was played again, and 10 before, which stays in the table") == told
+        assert EpisodeStore(run.episodes("one_step")).read() == first
+        assert json.loads(run.summary.read_text())["methods"]["one_step"]["decision_ms"] == 1.0
+    assert "episode 1 of one_step got 4 when it was played again, and 10 before" in output
+    assert means == [(3, 10.0)] * 3, "what was played again counts once"
 
 
 def test_a_run_without_a_checkpoint_says_which_job_writes_one(ray_session: None, tmp_path: Path) -> None:
