@@ -4,9 +4,9 @@
     python jobs/report.py --name quickstart                     # the same
     python jobs/report.py --compare quickstart reacher          # runs/comparison.{md,tex,html}
 
-The table has data sets down and the rows of the runs' tables across. Runs that differ only in their seed are trainings
-of one setting: their interval covers trainings and episodes. A name with a slash is the path of a run's folder; the
-table goes beside the first run, or where --output says.
+The table has data sets down, and the behaviour data and the rows of the runs' tables across. Runs that differ only in
+their seed are trainings of one setting: their interval covers trainings and episodes. A name with a slash is the path
+of a run's folder; the table goes beside the first run, or where --output says.
 """
 
 import argparse

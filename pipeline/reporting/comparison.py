@@ -2,7 +2,8 @@
 
 Runs of one data set and method that differ in nothing but their seed are trainings of one setting; they are averaged,
 with an interval that covers trainings and episodes. Runs of one method that differ in more get columns of their own,
-named by the difference. The random policy has nothing of a method: of runs with one seed its episodes count once.
+named by the difference. The random policy has nothing of a method: of runs with one seed its episodes count once. So
+does the behaviour data, which stands beside them.
 How the table is written down is not decided here (`pipeline.reporting.markup`).
 """
 
@@ -28,7 +29,7 @@ from pipeline.methods.checkpoint import settings_of
 from pipeline.methods.registry import METHODS
 from pipeline.planning.config import PlanningConfig
 from pipeline.records import EpisodeResult
-from pipeline.reporting.methods import label, ordered
+from pipeline.reporting.methods import DATA, label, ordered
 from pipeline.reporting.record import RunRecord
 from pipeline.run_folder import RunFolder
 from pipeline.training.config import TrainingConfig
@@ -56,6 +57,7 @@ class ComparedRun:
         settings: Every setting that decides its results, seed and method apart, by dotted name.
         seed: Root seed of its training.
         reference: What its normalised scores refer to, None for none.
+        data_return: Mean return of the data that its model learnt from.
         episodes: Of each row, in the order of the summary; failed ones left out.
     """
 
@@ -66,6 +68,7 @@ class ComparedRun:
     settings: dict[str, Any]
     seed: int
     reference: ScoreReference | None
+    data_return: float
     episodes: dict[str, list[EpisodeResult]]
 
 
@@ -75,7 +78,7 @@ class Cell:
 
     Attributes:
         mean: Normalised score, or return where the row has no reference.
-        interval: Its 95 % interval, None for a single episode.
+        interval: Its 95 % interval, None for a single episode and for the behaviour data, all of which is counted.
         best: Within the interval of the row's highest mean.
     """
 
@@ -107,7 +110,7 @@ class Comparison:
     """The table.
 
     Attributes:
-        columns: Rows of the runs' tables, and what distinguishes their settings.
+        columns: The behaviour data and the rows of the runs' tables, and what distinguishes their settings.
         rows: Data sets in alphabetical order.
     """
 
@@ -147,6 +150,7 @@ def read_run(run: RunFolder) -> ComparedRun:
         settings=_settings(run, config, manifest),
         seed=config["seed"],
         reference=reference and ScoreReference(reference["name"], reference["random"], reference["expert"]),
+        data_return=summary["data"]["mean_return"],
         episodes={method: [e for e in results if not e.error] for method, results in record.episodes.items()},
     )
 
@@ -215,7 +219,7 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
         groups[run.environment, run.data_set].append(run)
     rows = tuple(_row(groups[key]) for key in sorted(groups))
     columns = {column for row in rows for column in row.cells}
-    names = [label(name) for name in ordered({name for run in runs for name in run.episodes})]
+    names = [label(name) for name in ordered({DATA, *(name for run in runs for name in run.episodes)})]
     by_name = sorted(columns, key=lambda column: (names.index(column.partition(" (")[0]), column))
     return Comparison(tuple(by_name), rows)
 
@@ -241,9 +245,25 @@ def _row(runs: list[ComparedRun]) -> ComparisonRow:
         for name, episodes in run.episodes.items():
             group, training = groups[_column(name, run, runs)], run.seed if name == RANDOM else number
             group[training] = max(group.get(training, []), episodes, key=len)
-    cells = _with_best({column: _cell(column, list(group.values()), reference) for column, group in groups.items()})
+    cells = {column: _cell(column, list(group.values()), reference) for column, group in groups.items()}
+    cells = _with_best(_data_cells(runs, reference) | cells)
     unit = f"score ({reference.name})" if reference else "return"
     return ComparisonRow(runs[0].environment, runs[0].data_set, unit, len(runs), cells)
+
+
+def _data_cells(runs: list[ComparedRun], reference: ScoreReference | None) -> dict[str, Cell]:
+    """Returns the cells of the behaviour data; what was collected with one seed counts once, for all its methods."""
+    groups: dict[str, dict[int, float]] = defaultdict(dict)
+    for run in runs:
+        # Given data is what it is wherever its model plays.
+        decisive = _OF_THE_RETURNS if "data.content" in run.settings else (*_OF_THE_RETURNS, "environment.")
+        groups[_named(DATA, run, _differing(runs, decisive))][run.seed] = run.data_return
+    means = {column: float(np.mean(list(returns.values()))) for column, returns in groups.items()}
+    return {column: Cell(reference.normalized(mean) if reference else mean, None) for column, mean in means.items()}
+
+
+_OF_THE_RETURNS = ("collect.", "data.content", "data.sources.", "data.on_invalid")
+"""Settings that decide the returns of the data; how it is cut into tokens and shards does not."""
 
 
 def _column(name: str, run: ComparedRun, runs: list[ComparedRun]) -> str:
@@ -257,6 +277,10 @@ def _column(name: str, run: ComparedRun, runs: list[ComparedRun]) -> str:
         same = [other for other in runs if other.method == run.method]
         # What the data and the environment are must be the same for all methods of one row, or be said.
         differing = sorted({*_differing(runs, _OF_ALL_METHODS), *_differing(same, ("",))})
+    return _named(name, run, differing)
+
+
+def _named(name: str, run: ComparedRun, differing: Sequence[str]) -> str:
     words = ", ".join(f"{setting} {run.settings.get(setting)}" for setting in differing)
     return f"{label(name)} ({words})" if words else label(name)
 

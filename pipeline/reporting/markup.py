@@ -13,7 +13,7 @@ from pipeline.run_folder import RunFolder
 
 LEGEND = (
     "Mean with its 95 % interval, over episodes and, where a row has several runs, over trainings. Bold: the row's "
-    "highest mean, and those inside its interval."
+    "highest mean, and those inside its interval. Of the behaviour data all episodes are counted."
 )
 NAMES = 3
 """Columns of a row before its numbers; what stands there is other people's."""

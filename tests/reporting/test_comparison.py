@@ -31,6 +31,7 @@ def compared(name: str, returns: dict[str, list[float]], **changes: object) -> C
         settings={"planning.horizon": 5},
         seed=seed,
         reference=None,
+        data_return=0.0,
         episodes=episodes,
     )
     return dataclasses.replace(run, **changes)
@@ -54,6 +55,7 @@ def test_runs_with_other_settings_get_columns_named_by_the_difference() -> None:
     ]
     table = compare(runs)
     assert table.columns == (
+        "Behaviour data",
         "Random policy",
         "Trajectory Transformer (planning.horizon 15)",
         "Trajectory Transformer (planning.horizon 5)",
@@ -72,8 +74,9 @@ def test_runs_of_different_methods_get_a_column_for_each_row_without_words_on_th
     )
     named = {column: cell.mean for column, cell in table.rows[0].cells.items()}
     assert set(table.columns) == set(named)
-    assert table.columns[:2] == ("Random policy", "Trajectory Transformer")
+    assert table.columns[:3] == ("Behaviour data", "Random policy", "Trajectory Transformer")
     assert named == {
+        "Behaviour data": 0.0,
         "Random policy": 1.0,
         "Trajectory Transformer": 5.0,
         "Crystal ball for 9": 5.0,
@@ -88,9 +91,75 @@ def test_runs_of_one_method_differ_by_their_own_settings_whatever_another_method
         compared("c", {"imitated": [7.0]}, method="imitated", settings={"imitated.width": 1}),
     ]
     assert compare(runs).columns == (
+        "Behaviour data",
         "Trajectory Transformer (planning.horizon 15)",
         "Trajectory Transformer (planning.horizon 5)",
         "Imitated",
+    )
+
+
+def data_cells(*runs: ComparedRun) -> dict[str, Cell]:
+    """The cells of the behaviour data in the only row of a table."""
+    (row,) = compare(runs).rows
+    return {column: cell for column, cell in row.cells.items() if column.startswith("Behaviour data")}
+
+
+def test_the_behaviour_data_stands_first_without_an_interval_in_the_row_s_unit() -> None:
+    run = compared("a", {"random": [50.0]}, data_return=30.0, reference=REFERENCE)
+    assert compare([run]).columns == ("Behaviour data", "Random policy")
+    assert data_cells(run) == {"Behaviour data": Cell(15.0, None)}
+    lines = to_markdown(compare([run])).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[-3:-1]] == ["15.0", "**25.0**"]
+
+
+def test_data_that_no_method_is_better_than_is_the_best() -> None:
+    cells = compare([compared("a", {"random": [50.0, 60.0]}, data_return=100.0)]).rows[0].cells
+    assert {column: cell.best for column, cell in cells.items()} == {"Behaviour data": True, "Random policy": False}
+
+
+def test_data_of_one_seed_counts_once_and_of_several_is_averaged() -> None:
+    """Runs of two methods share what was collected with their seed."""
+    runs = [
+        compared("a", {"random": [1.0]}, seed=0, data_return=10.0),
+        compared("b", {"imitated": [1.0]}, seed=0, data_return=10.0, method="imitated"),
+        compared("c", {"random": [1.0]}, seed=1, data_return=20.0),
+    ]
+    assert data_cells(*runs) == {"Behaviour data": Cell(15.0, None, best=True)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "columns"),
+    [
+        ([{"planning.horizon": 5}, {"data.num_bins": 9, "data.delay_rewards": True}], ["Behaviour data"]),
+        (
+            [{"collect.steps": 10}, {"collect.steps": 20}],
+            ["Behaviour data (collect.steps 10)", "Behaviour data (collect.steps 20)"],
+        ),
+        (
+            [{"data.content": "one"}, {"data.content": "two"}],
+            ["Behaviour data (data.content one)", "Behaviour data (data.content two)"],
+        ),
+        ([{"environment.max_episode_steps": steps, "data.content": "one"} for steps in (5, 9)], ["Behaviour data"]),
+        (
+            [{"environment.max_episode_steps": steps} for steps in (5, 9)],
+            [f"Behaviour data (environment.max_episode_steps {steps})" for steps in (5, 9)],
+        ),
+    ],
+    ids=[
+        "prepared otherwise",
+        "collected otherwise",
+        "other content",
+        "given, played elsewhere",
+        "collected elsewhere",
+    ],
+)
+def test_other_data_gets_a_column_of_its_own(settings: list[dict[str, object]], columns: list[str]) -> None:
+    runs = [
+        compared(name, {"random": [1.0]}, seed=0, settings=values, data_return=data_return)
+        for name, values, data_return in zip("ab", settings, (0.0, float(len(columns) - 1)), strict=True)
+    ]
+    assert {column: cell.mean for column, cell in data_cells(*runs).items()} == dict(
+        zip(columns, (0.0, 1.0), strict=False)
     )
 
 
@@ -117,7 +186,7 @@ def test_the_random_policy_s_episodes_of_one_seed_are_counted_once() -> None:
 def test_the_random_policy_in_other_environments_gets_columns_of_its_own() -> None:
     limits = [{"environment.max_episode_steps": steps, "planning.horizon": steps} for steps in (50, 100)]
     runs = [compared(name, {"random": [1.0]}, settings=limit) for name, limit in zip("ab", limits, strict=True)]
-    assert compare(runs).columns == (
+    assert compare(runs).columns[2:] == (
         "Random policy (environment.max_episode_steps 100)",
         "Random policy (environment.max_episode_steps 50)",
     )
@@ -149,6 +218,7 @@ def test_the_best_are_those_within_the_interval_of_the_highest_mean() -> None:
     runs = [compared("a", {"random": [10.0] * 4, "one_step": [80.0] * 4, "trajectory_transformer": [70.0, 110.0]})]
     cells = compare(runs).rows[0].cells
     assert {column: cell.best for column, cell in cells.items()} == {
+        "Behaviour data": False,
         "Random policy": False,
         "Trajectory Transformer, one step": True,
         "Trajectory Transformer": True,
@@ -160,7 +230,7 @@ def test_the_mean_over_data_sets_needs_scores_in_every_row() -> None:
         compared("a", {"random": [20.0], "trajectory_transformer": [180.0]}, reference=REFERENCE),
         compared("b", {"random": [40.0]}, reference=REFERENCE, data_set="hopper/expert-v0"),
     ]
-    assert compare(scored).means == {"Random policy": 15.0}
+    assert compare(scored).means == {"Behaviour data": 0.0, "Random policy": 15.0}
     assert compare([scored[0], dataclasses.replace(scored[1], reference=None)]).means == {}
     assert compare(scored[:1]).means == {}
 
@@ -177,10 +247,11 @@ def table() -> Comparison:
 def test_markdown_has_one_line_for_each_data_set_and_the_best_in_bold(table: Comparison) -> None:
     lines = to_markdown(table).splitlines()
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[:5]]
-    assert cells[0] == ["Environment", "Data set", "Unit", "Runs", "Random policy", "Trajectory Transformer"]
-    assert cells[2] == ["Hopper-v5", r"50%_expert\|v0", "score (D4RL)", "1", NOTHING, "**50.0**"]
-    assert cells[3] == ["Hopper-v5", "hopper/medium-v0", "score (D4RL)", "1", "10.0", "**90.0**"]
-    assert cells[4] == ["mean", "", "score", "", NOTHING, "70.0"]
+    assert cells[0][:4] == ["Environment", "Data set", "Unit", "Runs"]
+    assert cells[0][4:] == ["Behaviour data", "Random policy", "Trajectory Transformer"]
+    assert cells[2] == ["Hopper-v5", r"50%_expert\|v0", "score (D4RL)", "1", "0.0", NOTHING, "**50.0**"]
+    assert cells[3] == ["Hopper-v5", "hopper/medium-v0", "score (D4RL)", "1", "0.0", "10.0", "**90.0**"]
+    assert cells[4] == ["mean", "", "score", "", "0.0", NOTHING, "70.0"]
 
 
 HOSTILE = "<script>x</script> [y](http://z) `a` *b* \\ c\nd | e & f !g"
@@ -197,10 +268,10 @@ def test_names_of_other_people_are_shown_as_they_are_in_markdown_and_latex() -> 
 
 def test_latex_is_escaped_and_complete(table: Comparison) -> None:
     lines = to_latex(table).splitlines()
-    assert lines[1] == r"\begin{tabular}{lllrrr}"
-    assert r"Hopper-v5 & 50\%\_expert|v0 & score (D4RL) & 1 & -- & \textbf{50.0} \\" in lines
+    assert lines[1] == r"\begin{tabular}{lllrrrr}"
+    assert r"Hopper-v5 & 50\%\_expert|v0 & score (D4RL) & 1 & 0.0 & -- & \textbf{50.0} \\" in lines
     assert lines[-1] == r"\end{tabular}"
-    assert {line.count(" & ") for line in lines if line.endswith(r"\\")} == {5}
+    assert {line.count(" & ") for line in lines if line.endswith(r"\\")} == {6}
 
 
 def test_html_has_the_best_in_bold(table: Comparison) -> None:
@@ -214,9 +285,11 @@ def test_an_interval_stands_behind_its_mean() -> None:
 
 
 def test_one_run_alone_has_the_numbers_of_its_own_table(made_run: MadeRun) -> None:
-    entry = read_summary(made_run.folder.summary)["methods"]["trajectory_transformer"]
-    cell = compare([read_run(made_run.folder)]).rows[0].cells["Trajectory Transformer"]
+    summary = read_summary(made_run.folder.summary)
+    entry, cells = summary["methods"]["trajectory_transformer"], compare([read_run(made_run.folder)]).rows[0].cells
+    cell = cells["Trajectory Transformer"]
     assert (cell.mean, list(cell.interval or ())) == (entry["mean_return"], entry["interval"])
+    assert cells["Behaviour data"].mean == summary["data"]["mean_return"] == 36.5
 
 
 def test_an_evaluated_run_is_read_from_its_folder(made_run: MadeRun) -> None:
