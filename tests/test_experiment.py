@@ -87,6 +87,48 @@ def test_workers_are_part_of_no_stage_s_identity() -> None:
         assert stage_identity(entire(workers={"number": [2, 4], "gpus": 1}), stage) == stage_identity(entire(), stage)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"training": {"select_by": "loss_acton"}},
+            r"training\.select_by is 'loss_acton'; expected one of loss, loss_observation, loss_action, .*, "
+            r"accuracy_value, which trajectory_transformer measures\.",
+        ),
+        (
+            {"training": {"select_by": "loss_action"}, "method": "behaviour_cloning"},
+            r"training\.select_by is 'loss_action'; expected one of loss, accuracy_action, which behaviour_cloning mea",
+        ),
+        (
+            {"training": {"select_by": "accuracy_action"}, "method": "crystal_ball"},
+            r"training\.select_by is 'accuracy_action'; expected one of loss, which crystal_ball measures\.",
+        ),
+        (
+            {"training": {"select_by": "loss_action"}, "data": {"validation_share": 0.0}},
+            r"training\.select_by is 'loss_action', and no episodes are held out to measure it on; expected some",
+        ),
+    ],
+)
+def test_what_checkpoints_cannot_be_selected_by_is_refused_with_what_they_can(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        entire(**given)
+
+
+def test_the_loss_selects_also_where_no_episodes_are_held_out() -> None:
+    assert entire(data={"validation_share": 0.0}).training.select_by == "loss"
+
+
+@pytest.mark.parametrize(("made", "given"), [("loss_action", "loss"), ("loss", "loss_action"), (None, "loss_action")])
+def test_the_record_keeps_what_checkpoints_were_selected_by(tmp_path: Path, made: str | None, given: str) -> None:
+    """Before there was a choice it was the loss."""
+    identity = stage_identity(entire(training={"select_by": made or "loss"}), "train")
+    if made is None:
+        del identity["training"]["select_by"]
+    claim_folder(RunFolder(tmp_path).checkpoints, identity, "checkpoints")
+    written = as_made(entire(training={"select_by": given}), RunFolder(tmp_path))
+    assert written["training"]["select_by"] == (made or "loss")
+
+
 def test_every_micro_batch_has_a_window() -> None:
     with pytest.raises(
         ValueError, match=r"training\.batch_size is 7; expected at least 8, one window.* 4 workers \* .* 2"

@@ -23,7 +23,7 @@ import ray.train
 import ray.train.torch
 from torch import nn
 
-from pipeline.configuration import absolute, claim_folder, claimed_identity
+from pipeline.configuration import absolute, claim_folder, claimed_identity, require_same
 from pipeline.data.table import ACTIONS
 from pipeline.distributed import termination
 from pipeline.distributed.placement import StartLimit
@@ -34,7 +34,7 @@ from pipeline.distributed.trainer import InPlaceTrainer
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
 from pipeline.errors import RunFolderError
 from pipeline.exclusive import exclusive
-from pipeline.experiment import Experiment, stage_identity
+from pipeline.experiment import Experiment, in_todays_words, stage_identity
 from pipeline.methods.training import MethodTraining
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
@@ -90,8 +90,7 @@ def train(experiment: Experiment, run: RunFolder) -> None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = worker_resources(experiment.workers, nodes, joins_cluster(), not training.is_resident)
         progress.note(*plan(training, resources))
-        measures = training.method.make_objective(model, training.settings).measures
-        display = Display(progress, run.metrics, measures, epochs, reported)
+        display = Display(progress, run.metrics, training.measures, epochs, reported)
         _Fit(experiment, run, resources).wait(progress, display, run)
         require_all_epochs(_reported(run), epochs, stop_request(run))
         progress.finish(_result(run))
@@ -107,8 +106,16 @@ def _prepare(training: MethodTraining, model: nn.Module, experiment: Experiment,
         require_same_tokens(last, training.manifest)
     elif training.load_initial is not None:
         training.load_initial(model)
-    claim_folder(run.checkpoints, training_identity(experiment, training), "checkpoints")
+    _claim(run.checkpoints, training_identity(experiment, training))
     return _reported(run)
+
+
+def _claim(checkpoints: Path, identity: dict[str, Any]) -> None:
+    claimed = claimed_identity(checkpoints)
+    if claimed is None:
+        claim_folder(checkpoints, identity, "checkpoints")
+    else:
+        require_same(checkpoints, in_todays_words(claimed), identity, "checkpoints")
 
 
 def _require_method(checkpoints: Path, method: str) -> None:
@@ -165,8 +172,9 @@ def _result(run: RunFolder) -> str:
     last = last_checkpoint(run.checkpoints)
     assert last is not None
     info, best = read_info(last), read_info(best_checkpoint(run.checkpoints))
-    loss = "no held-out episodes" if best.validation_loss is None else f"validation loss {best.validation_loss:.4f}"
-    return f"{info.epoch} epochs, {info.step:,} steps, {loss} at epoch {best.epoch}"
+    measure, value = best.selected_by.measure, best.selected_by.value
+    told = "no held-out episodes" if value is None else f"validation {measure} {value:.4f}"
+    return f"{info.epoch} epochs, {info.step:,} steps, {told} at epoch {best.epoch}"
 
 
 class _Fit:

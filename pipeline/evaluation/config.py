@@ -25,7 +25,7 @@ class EvaluationConfig(Config):
     # What the results depend on is the model's checksum, which the results' identity has; its folder may move.
     checkpoint: Place | None = Field(
         None,
-        description="Checkpoint folder; null takes the run's best by validation loss.",
+        description="Checkpoint folder; null takes the run's best by training.select_by.",
         json_schema_extra=VOLATILE,
     )
     reference: Literal["auto", "d4rl", "minari", "none"] = Field(

@@ -18,6 +18,7 @@ class SequenceSettings(MethodSettings):
     """
 
     section: ClassVar[str]
+    measures: ClassVar[tuple[str, ...]] = ("loss", "accuracy_action")
 
     context_steps: int = Field(
         20,

@@ -18,6 +18,8 @@ class MethodSettings(Config):
     Attributes:
         row_kinds: Words of the rows that its model can act as, by what `evaluation.rows` calls them.
         default_rows: Those that are evaluated where `evaluation.rows` is null.
+        measures: What its training measures (`pipeline.training.objective`), `loss` first; some of it perhaps for some
+            data only.
         reads: What of the shards it learns from.
         plans: Whether it acts by the section `planning`.
         only_training: Fields that decide nothing of the model itself, and may differ where one training starts from
@@ -26,6 +28,7 @@ class MethodSettings(Config):
 
     row_kinds: ClassVar[dict[str, str]]
     default_rows: ClassVar[tuple[str, ...]]
+    measures: ClassVar[tuple[str, ...]] = ("loss",)
     reads: ClassVar[Literal["tokens", "values"]] = "values"
     plans: ClassVar[bool] = False
     only_training: ClassVar[tuple[str, ...]] = ("dropout",)

@@ -88,9 +88,12 @@ class MethodTraining:
 
         Raises:
             ManifestError: The shards lack what the method reads.
-            ConfigError: Rare episodes shall be frequent, and the data is streamed.
+            ConfigError: Rare episodes shall be frequent, and the data is streamed; or checkpoints shall be selected by
+                what the method does not measure on this data.
         """
         require_columns(self.manifest, self.method.columns, str(self.shards))
+        held_out = self.manifest.totals.validation_steps > 0
+        self.task.training.require_selection(self.measures, self.method.name, held_out)
         if self.task.training.high_return_share is not None and not self.is_resident:
             raise ConfigError(
                 f"training.high_return_share is set and the data, {self.bytes / 2**30:.2g} GiB, is streamed; expected "
@@ -105,6 +108,11 @@ class MethodTraining:
     def make_objective(self, device: torch.device) -> Objective:
         """Returns the loss of a new model on `device`."""
         return self.method.make_objective(self.make_model().to(device), self.settings)
+
+    @cached_property
+    def measures(self) -> tuple[str, ...]:
+        """What is measured of this method on this data."""
+        return self.make_objective(torch.device("cpu")).measures
 
     @property
     def load_initial(self) -> Callable[[nn.Module], None] | None:

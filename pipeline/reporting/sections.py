@@ -107,10 +107,14 @@ def training_section(record: RunRecord) -> Section:
         text += f" The checkpoint of step {record.checkpoint.info.step:,} is the one that is evaluated."
     unit = METHODS[record.method].loss if record.method in METHODS else "loss"
     drawings = [total_loss(steps, epochs, unit)]
+    units = {"loss": unit.removeprefix("weighted ")}
+    selection = record.checkpoint.info.selection if record.checkpoint else None
+    if selection is not None:
+        text += f" Checkpoints are selected by {selection.measure} on held-out episodes."
+        units.setdefault(selection.measure.partition("_")[0], selection.measure.partition("_")[0])
     for number in record.damaged_metrics:
         text += f" Line {number} of {record.run.metrics} is damaged and left out."
-    if measured_parts(lines, "loss"):
-        drawings.append(measures_by_name(steps, epochs, "loss", unit.removeprefix("weighted ")))
+    drawings += [measures_by_name(steps, epochs, *of) for of in units.items() if measured_parts(lines, of[0])]
     return Section("Training", text=text, drawings=drawings)
 
 

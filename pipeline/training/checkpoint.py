@@ -26,7 +26,9 @@ from pipeline.data.manifest import Manifest
 from pipeline.errors import CheckpointError
 from pipeline.findings import findings
 from pipeline.stored import json_mapping, read_bytes, yaml_mapping, yaml_text
+from pipeline.training.config import LOSS
 from pipeline.training.folders import appearing
+from pipeline.training.objective import MEASURE, cost
 
 FORMAT_VERSION = 2
 MODEL, CONFIG, MANIFEST, TRAINING, INFO = (
@@ -46,6 +48,19 @@ _AGAIN = "Remove that folder and train again, or name another checkpoint."
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What a run's checkpoints are compared by, where it is not the loss (`training.select_by`).
+
+    Attributes:
+        measure: Its name.
+        value: On the held-out episodes at this step, None where it was not measured.
+    """
+
+    measure: Annotated[str, Field(pattern=MEASURE)]
+    value: float | None
+
+
+@dataclass(frozen=True)
 class CheckpointInfo:
     """What `checkpoint.json` says beside the checksums.
 
@@ -56,12 +71,25 @@ class CheckpointInfo:
             before its validation, or without such episodes.
         trained_on: Machine of worker 0, number of workers and git commit of the process that wrote it, in words; None
             in checkpoints from before this was recorded.
+        selection: What the run's checkpoints are compared by, None for the validation loss.
     """
 
     step: int
     epoch: int
     validation_loss: float | None
     trained_on: dict[str, str] | None = None
+    selection: Selection | None = None
+
+    @property
+    def selected_by(self) -> Selection:
+        """What the run's checkpoints are compared by."""
+        return self.selection or Selection(LOSS, self.validation_loss)
+
+    @property
+    def cost(self) -> float | None:
+        """A number that is the lower the better this one is among the run's, None where it was not measured."""
+        measure, value = self.selected_by.measure, self.selected_by.value
+        return None if value is None else cost(measure, value)
 
 
 _INFO = TypeAdapter(CheckpointInfo)
@@ -160,7 +188,7 @@ def last_checkpoint(parent: Path) -> Path | None:
 
 
 def best_checkpoint(parent: Path) -> Path:
-    """Returns the checkpoint with the lowest validation loss, the newest where none has one.
+    """Returns the checkpoint that is best by what the run selects by, the newest where none was measured.
 
     Raises:
         CheckpointError: There is no checkpoint.
@@ -168,21 +196,21 @@ def best_checkpoint(parent: Path) -> Path:
     folders = list_checkpoints(parent)
     if not folders:
         raise CheckpointError(f"{parent} holds no checkpoint; expected one. Run jobs/train.py first.")
-    return next(iter(ranked(validation_losses(folders))), folders[-1])
+    return next(iter(ranked(costs(folders))), folders[-1])
 
 
-def validation_losses(folders: Iterable[Path]) -> dict[Path, float | None]:
-    """Returns the validation loss of each checkpoint, None where it was not measured.
+def costs(folders: Iterable[Path]) -> dict[Path, float | None]:
+    """Returns the cost of each checkpoint, None where it was not measured; see `CheckpointInfo.cost`.
 
     Raises:
         CheckpointError: A description is unreadable.
     """
-    return {folder: read_info(folder).validation_loss for folder in folders}
+    return {folder: read_info(folder).cost for folder in folders}
 
 
-def ranked(losses: Mapping[Path, float | None]) -> list[Path]:
-    """Returns those checkpoints whose validation loss was measured: the best first, of equal ones the older first."""
-    return [folder for _, folder in sorted((loss, folder) for folder, loss in losses.items() if loss is not None)]
+def ranked(costs: Mapping[Path, float | None]) -> list[Path]:
+    """Returns those checkpoints whose cost was measured: the best first, of equal ones the older first."""
+    return [folder for _, folder in sorted((cost, folder) for folder, cost in costs.items() if cost is not None)]
 
 
 def read_info(folder: Path) -> CheckpointInfo:

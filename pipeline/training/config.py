@@ -1,10 +1,15 @@
 """How the model is trained."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from pipeline.configuration import VOLATILE, Config, Place
+from pipeline.errors import ConfigError
+
+LOSS = "loss"
+"""The measure that is minimised, the first of every method."""
 
 
 class TrainingConfig(Config):
@@ -53,8 +58,14 @@ class TrainingConfig(Config):
         "null only NaN.",
         json_schema_extra=VOLATILE,
     )
+    select_by: str = Field(
+        LOSS,
+        description="Measure on held-out episodes by which checkpoints are kept and one is evaluated: the loss that is "
+        "minimised, or another one of the method's, such as loss_action of a trajectory_transformer that imitates. "
+        "Losses and errors are better the lower, accuracies the higher.",
+    )
     keep_best: int = Field(
-        1, ge=1, description="Checkpoints kept by validation loss, beside the last.", json_schema_extra=VOLATILE
+        1, ge=1, description="Checkpoints kept by select_by, beside the last.", json_schema_extra=VOLATILE
     )
     log_steps: int = Field(
         50, ge=1, description="Optimizer steps between two lines of metrics.jsonl.", json_schema_extra=VOLATILE
@@ -76,3 +87,25 @@ class TrainingConfig(Config):
         "data's lowest and highest; null takes every start equally likely. For data whose good episodes are rare.",
     )
     init_from: Place | None = Field(None, description="Checkpoint or public state_*.pt to start from.")
+
+    def require_selection(self, measures: Sequence[str], method: str, held_out: bool) -> None:
+        """Checks that checkpoints can be compared by `select_by`.
+
+        Args:
+            measures: That there are, as far as they are known.
+            method: Whose they are.
+            held_out: Whether there are episodes to measure on.
+
+        Raises:
+            ConfigError: There is no such measure, or nothing to measure it on.
+        """
+        if self.select_by not in measures:
+            raise ConfigError(
+                f"training.select_by is {self.select_by!r}; expected one of {', '.join(measures)}, which {method} "
+                "measures."
+            )
+        if self.select_by != LOSS and not held_out:
+            raise ConfigError(
+                f"training.select_by is {self.select_by!r}, and no episodes are held out to measure it on; expected "
+                f"some: raise data.validation_share and prepare under another --name, or leave it {LOSS!r}."
+            )

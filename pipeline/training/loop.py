@@ -5,7 +5,7 @@ to the bit as without the interruption. Workers decide nothing alone: between st
 (`pipeline.training.control`), so that all of them report, save, stop and fail at the same step.
 
 An epoch ends with a checkpoint before its validation, which may take longer than a notice gives, and one after it, with
-the validation loss. A run that continues from the first one validates and reports that epoch.
+what was measured. A run that continues from the first one validates and reports that epoch.
 """
 
 import time
@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.training.control import Command, Control
 from pipeline.training.metrics import Metrics
 from pipeline.training.objective import Objective
-from pipeline.training.recorder import Recorder
+from pipeline.training.recorder import HeldOut, Recorder
 from pipeline.training.resume import resume
 from pipeline.training.saver import CheckpointSaver
 from pipeline.training.schedule import Schedule
@@ -108,7 +108,7 @@ class TrainingLoop:
                 self._report_step()
             command = self._control.command(self._state.step)
             if command is not Command.CONTINUE or (self._at_epochs_end and validation):
-                self._save(None)
+                self._save({})
 
     @property
     def _at_epochs_end(self) -> bool:
@@ -132,15 +132,15 @@ class TrainingLoop:
         self._state.gather(self._world)
         speed = self._epoch_speed.read(self._state.step) | self._resources()
         sums = validation.sums(self._step) if validation else None
-        loss = self._on_first(lambda recorder: recorder.epoch_line(self._state, sums, speed))
+        held_out = self._on_first(lambda recorder: recorder.epoch_line(self._state, sums, speed))
         self._state.epoch.clear()
-        self._save(loss)
+        self._save(held_out or {})
         self._line_speed.start(self._state.step)
         self._epoch_speed.start(self._state.step)
 
-    def _save(self, validation_loss: float | None) -> None:
+    def _save(self, held_out: HeldOut) -> None:
         self._state.gather(self._world)
-        self._on_first(lambda recorder: recorder.checkpoint(self._state, self._step, validation_loss))
+        self._on_first(lambda recorder: recorder.checkpoint(self._state, self._step, held_out))
         self._control.saved()
 
     def _on_first(self, action: Callable[[Recorder], T]) -> T | None:

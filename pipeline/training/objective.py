@@ -19,8 +19,8 @@ class Objective(Protocol):
 
     Attributes:
         model: What is trained.
-        measures: Names, `loss` first. Others begin with what they measure: `loss_action`, `accuracy_reward`,
-            `error_action`.
+        measures: Names, `loss` first, which are some of the settings' `measures`. Others begin with what they measure,
+            which says whether high or low is better: `loss_action`, `accuracy_reward`, `error_action`.
         flops_per_window: Floating-point operations that the training needs for one window, forward and backward.
     """
 
@@ -44,6 +44,17 @@ class Objective(Protocol):
             over any number of batches is the ratio of the two.
         """
         ...
+
+
+MEASURE = r"^(loss|error|accuracy)(_.+)?$"
+"""What names of measures look like."""
+_HIGHER_IS_BETTER = {"loss": False, "error": False, "accuracy": True}
+"""By the word that a measure begins with."""
+
+
+def cost(measure: str, value: float) -> float:
+    """Returns a number that is the lower the better the value of a measure is."""
+    return -value if _HIGHER_IS_BETTER[measure.partition("_")[0]] else value
 
 
 def measured(names: Sequence[str], sums_M2: Tensor, prefix: str = "") -> dict[str, float | None]:

@@ -2,13 +2,14 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from pipeline.errors import StorageError, TrainingDivergedError
 from pipeline.provenance import commit, computed_by, hardware
-from pipeline.training.checkpoint import COMPUTED_BY, CheckpointInfo, last_checkpoint
+from pipeline.training.checkpoint import COMPUTED_BY, CheckpointInfo, Selection, last_checkpoint
+from pipeline.training.config import LOSS
 from pipeline.training.divergence import RECENT_LINES, divergence
 from pipeline.training.metrics import Metrics, MetricsLog
 from pipeline.training.objective import measured
@@ -20,6 +21,9 @@ from pipeline.training.task import TrainingTask
 from pipeline.training.world import World
 
 logger = logging.getLogger(__name__)
+
+HeldOut = Mapping[str, float | None]
+"""Measures on held-out episodes by their names, None where nothing was counted; empty where there was no validation."""
 
 
 class Recorder:
@@ -69,27 +73,26 @@ class Recorder:
             state.recent_losses = [*state.recent_losses, line["loss"]][-RECENT_LINES:]
         self._write("step", line | speed)
 
-    def epoch_line(self, state: TrainingState, validation_M2: Tensor | None, speed: Metrics) -> float | None:
-        """Writes a line of kind `epoch` and returns its validation loss, None without held-out episodes.
+    def epoch_line(self, state: TrainingState, validation_M2: Tensor | None, speed: Metrics) -> HeldOut:
+        """Writes a line of kind `epoch` and returns what was measured on held-out episodes.
 
         Raises:
-            TrainingDivergedError: A number of the epoch or the validation loss is not finite. The checkpoint of a model
-                without a finite validation loss is removed.
+            TrainingDivergedError: A number of the epoch, the validation loss, or what checkpoints are selected by is
+                not finite. The checkpoint of such a model is removed.
             StorageError: The line is neither written nor refused.
         """
         line = self._line(state, state.epoch)
         self._require_convergence(line, [])
-        held_out: dict[str, float | None] = {}
-        if validation_M2 is not None:
-            held_out = measured(self._measures, validation_M2, "validation_")
-        loss = held_out.get("validation_loss")
-        if loss is not None and not math.isfinite(loss):
-            self._saver.discard(state.step)
-            raise self._diverged(state.step, f"the validation loss is {loss}")
-        self._write("epoch", line | held_out | speed)
-        return loss
+        held_out = {} if validation_M2 is None else measured(self._measures, validation_M2)
+        for name in (LOSS, self._task.training.select_by):
+            value = held_out.get(name)
+            if value is not None and not math.isfinite(value):
+                self._saver.discard(state.step)
+                raise self._diverged(state.step, f"the validation {name} is {value}")
+        self._write("epoch", line | {f"validation_{name}": value for name, value in held_out.items()} | speed)
+        return held_out
 
-    def checkpoint(self, state: TrainingState, step: TrainStep, validation_loss: float | None) -> None:
+    def checkpoint(self, state: TrainingState, step: TrainStep, held_out: HeldOut) -> None:
         """Starts writing a checkpoint of this moment, unless the loss since the last line is a jump.
 
         It may be that of a single step, which is noise, or the beginning of the end: the next line tells. Until then
@@ -102,7 +105,9 @@ class Recorder:
         """
         if state.interval.steps and self._is_in_doubt(state):
             return
-        info = CheckpointInfo(state.step, self._epochs(state), validation_loss, self._trained_on)
+        named = self._task.training.select_by
+        selection = None if named == LOSS else Selection(named, held_out.get(named))
+        info = CheckpointInfo(state.step, self._epochs(state), held_out.get(LOSS), self._trained_on, selection)
         training = {"optimizer": step.optimizer.state_dict(), "state": state.state_dict()}
         snapshot = Snapshot(info, host_copy(step.model.state_dict()), host_copy(training))
         self._saver.save(snapshot, before=self._log.sync)

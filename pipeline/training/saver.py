@@ -19,10 +19,10 @@ from pipeline.errors import CheckpointError, StorageError
 from pipeline.training.beside import Beside, Work
 from pipeline.training.checkpoint import (
     CheckpointInfo,
+    costs,
     folder_name,
     list_checkpoints,
     ranked,
-    validation_losses,
     write_checkpoint,
 )
 from pipeline.training.fence import Fence
@@ -50,7 +50,7 @@ class CheckpointSaver:
         parent: Folder of the run's checkpoints.
         config: The effective experiment, stored in each.
         manifest: JSON of the shards' manifest, stored in each.
-        keep_best: Checkpoints kept by validation loss, beside the last.
+        keep_best: Checkpoints kept by what the run selects by, beside the last.
         pause: Called with the seconds to wait before another attempt.
 
     Attributes:
@@ -167,7 +167,7 @@ class CheckpointSaver:
     def _remove_superseded(self) -> None:
         try:
             self._fence.check()
-            for folder in superseded(validation_losses(list_checkpoints(self._parent)), self._keep_best):
+            for folder in superseded(costs(list_checkpoints(self._parent)), self._keep_best):
                 discard(folder)
             remove_discarded(self._parent)
         except (OSError, CheckpointError) as error:
@@ -175,13 +175,13 @@ class CheckpointSaver:
             logger.warning("Old checkpoints in %s could not be looked at (%s).", self._parent, error)
 
 
-def superseded(losses: dict[Path, float | None], keep_best: int) -> list[Path]:
-    """Returns the checkpoints that may go: neither the newest nor among the `keep_best` by validation loss.
+def superseded(costs: dict[Path, float | None], keep_best: int) -> list[Path]:
+    """Returns the checkpoints that may go: neither the newest nor among the `keep_best` of the lowest cost.
 
     Args:
-        losses: Validation loss of each checkpoint, None where it was not measured; oldest first.
+        costs: Of each checkpoint, None where it was not measured; oldest first.
         keep_best: How many of the measured ones stay.
     """
-    folders = list(losses)
-    kept = {*ranked(losses)[:keep_best], *folders[-1:]}
+    folders = list(costs)
+    kept = {*ranked(costs)[:keep_best], *folders[-1:]}
     return [folder for folder in folders if folder not in kept]

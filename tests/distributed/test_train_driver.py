@@ -17,17 +17,18 @@ from ray.train import ControllerError
 
 import pipeline.distributed.train
 import pipeline.training.control
+from pipeline.configuration import IDENTITY
 from pipeline.data.config import DataConfig
 from pipeline.distributed import termination
 from pipeline.distributed.placement import StoppedWithoutWorkersError
 from pipeline.distributed.train import train
 from pipeline.distributed.train_worker import stop_request, train_worker
-from pipeline.errors import RunFolderError, StorageError
+from pipeline.errors import ConfigError, RunFolderError, StorageError
 from pipeline.experiment import Experiment
 from pipeline.methods.checkpoint import load_checkpoint, load_initial_weights
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import last_checkpoint
+from pipeline.training.checkpoint import Selection, best_checkpoint, last_checkpoint, read_info
 from pipeline.training.display import Display
 from pipeline.training.metrics import read_metrics
 from tests.data.in_memory import write_shards
@@ -132,6 +133,51 @@ def test_the_last_epoch_is_shown_however_soon_the_workers_end(
     experiment, run = make_run(tmp_path)
     train(experiment, run)
     assert "epoch 2/2 · step 24" in capsys.readouterr().out
+
+
+class TestWhatCheckpointsAreSelectedBy:
+    def test_is_told_at_the_end_with_its_value(
+        self, tmp_path: Path, trainer: type[Trainer], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        experiment, run = make_run(tmp_path, select_by="accuracy_action")
+        for begins in ("2 epochs, 24 steps", "nothing to do: 2 epochs, 24 steps"):
+            train(experiment, run)
+            best = max(
+                (line["validation_accuracy_action"], -line["epoch"])
+                for line in read_metrics(run.metrics)
+                if line["kind"] == "epoch"
+            )
+            told = f"train     {begins}, validation accuracy_action {best[0]:.4f} at epoch {-best[1]:.0f} ("
+            assert told in capsys.readouterr().out
+        assert read_info(best_checkpoint(run.checkpoints)).selected_by == Selection("accuracy_action", best[0])
+
+    def test_must_be_measured_on_this_data(self, tmp_path: Path, trainer: type[Trainer]) -> None:
+        experiment, run = make_run(tmp_path, select_by="accuracy_action")
+        told = r"^training\.select_by is 'accuracy_action'; expected one of loss, which decision_transformer measures\."
+        with pytest.raises(ConfigError, match=told):
+            train(experiment.model_copy(update={"method": "decision_transformer"}), run)
+        assert not hasattr(trainer, "made")
+        assert not run.checkpoints.exists()
+
+    def test_needs_held_out_episodes(self, tmp_path: Path, trainer: type[Trainer]) -> None:
+        _, run = make_run(tmp_path)
+        shutil.rmtree(run.shards)
+        write_shards(run.shards, make_episodes(), DataConfig(num_bins=10, validation_share=0.0))
+        with pytest.raises(
+            ConfigError, match=r"select_by is 'loss_action', and no episodes are held out to measure it"
+        ):
+            train(*make_run(tmp_path, select_by="loss_action"))
+
+    @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "from before there was a choice"])
+    def test_is_fixed_in_a_run(self, tmp_path: Path, trainer: type[Trainer], recorded: bool) -> None:
+        experiment, run = make_run(tmp_path)
+        train(experiment, run)
+        identity = run.checkpoints / IDENTITY
+        if not recorded:
+            identity.write_text(identity.read_text().replace("  select_by: loss\n", ""))
+        train(experiment, run)
+        with pytest.raises(RunFolderError, match=r"training\.select_by: was 'loss', is 'loss_action'\nChoose another"):
+            train(*make_run(tmp_path, select_by="loss_action"))
 
 
 class TestWorkersThatEndBeforeTheLastEpoch:

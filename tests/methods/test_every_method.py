@@ -14,6 +14,7 @@ from pipeline.methods.registry import METHODS
 from pipeline.planning.config import PlanningConfig
 from pipeline.training.checkpoint import last_checkpoint
 from pipeline.training.metrics import read_metrics
+from pipeline.training.objective import cost
 from pipeline.training.step import TrainStep
 from pipeline.training.windows import Windows
 from pipeline.training.world import World
@@ -103,6 +104,17 @@ def test_it_learns_and_reports_every_measure(tmp_path: Path, method: str, kind: 
     assert epochs[-1]["loss"] < 0.95 * epochs[0]["loss"]
     for measure in training.make_objective(torch.device("cpu")).measures:
         assert {measure, f"validation_{measure}"} <= epochs[-1].keys()
+
+
+def test_what_its_settings_say_is_measured_is_and_has_a_better_side(tmp_path: Path, method: str, kind: str) -> None:
+    training = training_of(tmp_path, method, kind)
+    known = training.settings.measures
+    assert training.measures[0] == known[0] == "loss"
+    # Of the accuracy of discrete actions nothing can be said where they are numbers.
+    conditional = {"accuracy_action"} if kind == "continuous" and "trajectory" not in method else set()
+    assert set(known) - set(training.measures) == conditional
+    for name in known:
+        assert cost(name, 0.25) == (-0.25 if name.startswith("accuracy_") else 0.25)
 
 
 def test_every_parameter_learns(tmp_path: Path, method: str, kind: str) -> None:

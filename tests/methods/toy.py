@@ -20,6 +20,7 @@ from pipeline.training.windows import Windows
 class ToySettings(MethodSettings):
     row_kinds: ClassVar[dict[str, str]] = {"toy": "Toy"}
     default_rows: ClassVar[tuple[str, ...]] = ("toy",)
+    measures: ClassVar[tuple[str, ...]] = ("loss", "error_action")
 
     width: int = 4
     dropout: float = 0.0

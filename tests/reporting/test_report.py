@@ -20,7 +20,8 @@ from pipeline.reporting.report import write_report
 from pipeline.reporting.sections_model import plan_section
 from pipeline.run_folder import RunFolder
 from pipeline.stored import sealed, unsealed
-from pipeline.training.checkpoint import best_checkpoint
+from pipeline.training.checkpoint import INFO, best_checkpoint
+from pipeline.training.metrics import read_metrics
 from tests.reporting.browser import open_page
 from tests.reporting.made_run import (
     METHODS,
@@ -174,6 +175,21 @@ def test_the_checkpoint_that_was_evaluated_is_told_and_not_a_better_one_that_cam
     text = Page(write_report(made_run.folder)).text
     assert "The checkpoint of step 200 is the one that is evaluated." in text
     assert RunRecord(made_run.folder).checkpoint.folder == before.folder
+
+
+def test_what_checkpoints_are_selected_by_is_told_and_drawn(made_run: MadeRun) -> None:
+    assert "selected by" not in Page(write_report(made_run.folder)).text
+    lines = read_metrics(made_run.folder.metrics)
+    accuracy = {"accuracy_action": 0.4, "validation_accuracy_action": 0.5}
+    measured = [{**line, **accuracy} if line["kind"] == "epoch" else line for line in lines]
+    made_run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in measured))
+    info = best_checkpoint(made_run.folder.checkpoints) / INFO
+    selection = {"measure": "accuracy_action", "value": 0.5}
+    info.write_text(json.dumps({**json.loads(info.read_text()), "selection": selection}))
+    page = Page(write_report(made_run.folder))
+    assert "Checkpoints are selected by accuracy_action on held-out episodes." in page.text
+    assert "Loss by kind" in page.text
+    assert "Accuracy by kind" in page.text
 
 
 def test_a_checkpoint_that_was_evaluated_and_is_elsewhere_is_found_by_the_summary(

@@ -15,6 +15,7 @@ from pipeline.provenance import commit, computed_by, hardware
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import (
     CheckpointInfo,
+    Selection,
     best_checkpoint,
     last_checkpoint,
     list_checkpoints,
@@ -70,7 +71,7 @@ def test_a_training_that_goes_on_with_another_kind_of_processor_says_so(
 def test_a_checkpoint_from_before_that_was_recorded_is_read(tmp_path: Path) -> None:
     path = write(make_task(tmp_path), 7) / "checkpoint.json"
     content = json.loads(path.read_text())
-    del content["trained_on"]
+    del content["trained_on"], content["selection"]
     path.write_text(json.dumps(content))
     assert load_checkpoint(path.parent).info == CheckpointInfo(7, 1, None, trained_on=None)
 
@@ -83,6 +84,28 @@ def test_the_best_is_the_one_of_the_lowest_loss(tmp_path: Path) -> None:
     assert last_checkpoint(training.task.checkpoints) == training.task.checkpoints / "step-000000040"
     with pytest.raises(CheckpointError, match=r"holds no checkpoint; expected one\. Run jobs/train\.py"):
         best_checkpoint(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("measure", "values", "best"),
+    [
+        ("loss_action", (0.4, 0.2, 0.3, None), 20),
+        ("error_action", (0.4, 0.2, 0.3, None), 20),
+        ("accuracy_action", (0.4, 0.2, 0.9, None), 30),
+        ("accuracy_action", (0.4, 0.9, 0.9, 0.1), 20),
+        ("loss_action", (None, None, None, None), 40),
+    ],
+)
+def test_the_best_is_what_the_run_selects_by_whatever_the_loss_is(
+    tmp_path: Path, measure: str, values: tuple[float | None, ...], best: int
+) -> None:
+    training = make_task(tmp_path)
+    task, weights = training.task, training.make_model().state_dict()
+    for step, value in zip((10, 20, 30, 40), values, strict=True):
+        info = CheckpointInfo(step, 1, validation_loss=float(step), selection=Selection(measure, value))
+        folder = write_checkpoint(task.checkpoints, info, weights, task.config, task.manifest.to_json(), None)
+        assert load_checkpoint(folder).info == info
+    assert read_info(best_checkpoint(task.checkpoints)).step == best
 
 
 def test_without_losses_the_best_is_the_last(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from pipeline.training import storage
 from pipeline.training.beside import Work
 from pipeline.training.checkpoint import (
     CheckpointInfo,
+    best_checkpoint,
     last_checkpoint,
     list_checkpoints,
     read_info,
     write_checkpoint,
 )
 from pipeline.training.metrics import read_metrics
-from pipeline.training.recorder import Recorder
+from pipeline.training.recorder import HeldOut, Recorder
 from pipeline.training.state import TrainingState
 from pipeline.training.step import StepResult, TrainStep
 from pipeline.training.validation import Validation
@@ -138,6 +139,55 @@ def test_the_best_checkpoints_and_the_last_stay(tmp_path: Path, keep_best: int, 
     assert [read_info(folder).step for folder in list_checkpoints(training.task.checkpoints)] == kept
 
 
+class MadeUpMeasure:
+    """A validation of given values of one measure, whose loss gets better all the time."""
+
+    def __init__(self, measure: str, *values: float) -> None:
+        self._measure, self._values, self._loss = measure, list(values), 9.0
+
+    def sums(self, step: TrainStep) -> Tensor:
+        self._loss -= 1.0
+        sums_M2 = torch.ones(len(step.objective.measures), 2)
+        sums_M2[0, 0] = self._loss
+        sums_M2[step.objective.measures.index(self._measure), 0] = self._values.pop(0)
+        return sums_M2
+
+
+@pytest.mark.parametrize(
+    ("measure", "keep_best", "kept"),
+    [("loss_action", 1, [24, 48]), ("loss_action", 2, [24, 36, 48]), ("accuracy_action", 1, [12, 48])],
+)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_best_by_the_chosen_measure_stay_also_where_a_run_goes_on(
+    tmp_path: Path, measure: str, keep_best: int, kept: list[int], stopped: bool
+) -> None:
+    config = {"epochs": 4, "keep_best": keep_best, "select_by": measure}
+    training = make_task(tmp_path, TRAINING.model_copy(update=config))
+    validation = MadeUpMeasure(measure, 0.5, 0.2, 0.3, 0.4)
+    if stopped:
+        loop, windows, _ = make_loop(training, stop_requested=StopAfter(30))
+        loop.run(windows, validation)  # type: ignore[arg-type]
+        assert loop.step == 30
+    loop, windows, _ = make_loop(training)
+    loop.run(windows, validation)  # type: ignore[arg-type]
+    infos = [read_info(folder) for folder in list_checkpoints(training.task.checkpoints)]
+    assert [info.step for info in infos] == kept
+    assert {info.selected_by.measure for info in infos} == {measure}
+    assert read_info(best_checkpoint(training.task.checkpoints)).step == kept[0]
+    # A ratio of float64 sums of float32 numbers.
+    assert infos[-1].selected_by.value == pytest.approx(0.4)
+    assert infos[-1].validation_loss == 5.0
+
+
+def test_a_selecting_measure_that_is_not_finite_is_no_score(tmp_path: Path) -> None:
+    training = make_task(tmp_path, TRAINING.model_copy(update={"select_by": "loss_action"}))
+    loop, windows, _ = make_loop(training)
+    with pytest.raises(TrainingDivergedError, match=r"at step 24: the validation loss_action is nan; .*-000000012\."):
+        loop.run(windows, MadeUpMeasure("loss_action", 0.5, float("nan")))  # type: ignore[arg-type]
+    steps = [read_info(folder).step for folder in list_checkpoints(training.task.checkpoints)]
+    assert steps == [12]
+
+
 class TestEndOfAnEpoch:
     @pytest.mark.parametrize("epoch", [1, 2, 3])
     def test_a_run_that_is_killed_while_it_validates_has_the_same_curve_to_the_bit(
@@ -172,10 +222,10 @@ class TestEndOfAnEpoch:
         run(straight)
         save = Recorder.checkpoint
 
-        def save_or_die(recorder: Recorder, state: TrainingState, step: TrainStep, loss: float | None) -> None:
-            if loss is not None:
+        def save_or_die(recorder: Recorder, state: TrainingState, step: TrainStep, held_out: HeldOut) -> None:
+            if held_out:
                 raise Killed
-            save(recorder, state, step, loss)
+            save(recorder, state, step, held_out)
 
         with monkeypatch.context() as patch:
             patch.setattr(Recorder, "checkpoint", save_or_die)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import RunFolderError, StorageError
 from pipeline.training import beside, saver
-from pipeline.training.checkpoint import CheckpointInfo, list_checkpoints, write_checkpoint
+from pipeline.training.checkpoint import CheckpointInfo, Selection, list_checkpoints, write_checkpoint
 from pipeline.training.saver import CheckpointSaver, Snapshot, superseded
 from pipeline.training.storage import ATTEMPTS
 
@@ -43,6 +43,18 @@ def test_the_best_and_the_last_are_kept(tmp_path: Path) -> None:
     keeper.close()
     assert [folder.name[-1] for folder in list_checkpoints(tmp_path)] == ["2", "4"]
     assert {path.name[:5] for path in tmp_path.iterdir()} == {"step-", ".writ"}
+
+
+@pytest.mark.parametrize(
+    ("measure", "kept"), [("loss_action", "24"), ("error_action", "24"), ("accuracy_action", "14")]
+)
+def test_the_best_by_another_measure_are_kept_whatever_the_loss_is(tmp_path: Path, measure: str, kept: str) -> None:
+    keeper = make_saver(tmp_path, [])
+    for step, value in ((1, 0.5), (2, 0.3), (3, 0.4), (4, None)):
+        info = CheckpointInfo(step, 0, validation_loss=1 / step, selection=Selection(measure, value))
+        keeper.save(Snapshot(info, {"weight": torch.zeros(1)}, {"step": step}))
+    keeper.close()
+    assert "".join(folder.name[-1] for folder in list_checkpoints(tmp_path)) == kept
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pydantic import Field
 from pipeline.configuration import Config
 from pipeline.methods.settings import MethodSettings
 from pipeline.models.config import ModelConfig
+from pipeline.tokens.layout import TOKEN_KINDS
 
 
 class LossWeights(Config):
@@ -27,6 +28,10 @@ class TrajectoryTransformerConfig(ModelConfig, MethodSettings):
         "trajectory_transformer": "Trajectory Transformer",
     }
     default_rows: ClassVar[tuple[str, ...]] = ("one_step", "trajectory_transformer")
+    measures: ClassVar[tuple[str, ...]] = (
+        "loss",
+        *(f"{what}_{kind}" for what in ("loss", "accuracy") for kind in TOKEN_KINDS),
+    )
     reads: ClassVar[Literal["tokens", "values"]] = "tokens"
     plans: ClassVar[bool] = True
     only_training: ClassVar[tuple[str, ...]] = ("dropout", "loss_weights")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.data.table import TOKENS
-from pipeline.methods.trajectory_transformer.config import LossWeights
+from pipeline.methods.trajectory_transformer.config import LossWeights, TrajectoryTransformerConfig
 from pipeline.models.trajectory_transformer import TrajectoryTransformer
 from pipeline.tokens.layout import TOKEN_KINDS
 from pipeline.training.windows import Windows
@@ -62,7 +62,7 @@ class TokenObjective:
         weights: Of each token kind.
     """
 
-    measures = ("loss", *(f"{what}_{kind}" for what in ("loss", "accuracy") for kind in TOKEN_KINDS))
+    measures = TrajectoryTransformerConfig.measures
 
     def __init__(self, model: TrajectoryTransformer, weights: LossWeights) -> None:
         self.model: nn.Module = model
