@@ -12,6 +12,7 @@ from pipeline.run_folder import RunFolder
 
 def main(experiment: Experiment, run: RunFolder) -> None:
     """Runs all stages in order on one Ray session; collects only where no other data is named."""
+    from pipeline.beside import Beside
     from pipeline.data.manifest import read_manifest
     from pipeline.distributed.collect import collect
     from pipeline.distributed.evaluate import evaluate
@@ -25,7 +26,9 @@ def main(experiment: Experiment, run: RunFolder) -> None:
         if not experiment.data.sources:
             collect(experiment, run)
         prepare(experiment, run)
-        require_environment(experiment.environment, read_manifest(run.shards_at(experiment.data.output)))
+        shards = run.shards_at(experiment.data.output)
+        manifest = Beside().do(lambda: read_manifest(shards), "Reading the manifest of the shards")
+        require_environment(experiment.environment, manifest)
         train(experiment, run)
         evaluate(experiment, run)
     report(run, experiment.data.output)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipeline.beside import Beside, at_the_end
 from pipeline.configuration import write_text_atomically
 from pipeline.errors import ConfigError, PipelineError, StorageError
 from pipeline.experiment import Experiment, as_made
@@ -58,7 +59,8 @@ def job(
         experiment = parse_experiment(description, sys.argv[1:])
         if requires_config:
             _require_config(sys.argv[1:])
-        run = RunFolder(Path(experiment.runs).resolve() / experiment.name)
+        runs = Beside().do(Path(experiment.runs).resolve, f"Looking for {experiment.runs}")
+        run = RunFolder(runs / experiment.name)
         with _recorded(experiment, run):
             main(experiment, run)
 
@@ -119,15 +121,27 @@ def _recorded(experiment: Experiment, run: RunFolder) -> Iterator[None]:
 
     A new folder in which the job left nothing (a misspelled name, a setting that the job refused) is removed again.
     """
+    writing = f"Writing the settings into {run.root}"
+    new = Beside().do(lambda: _begin_record(experiment, run), writing)
+    try:
+        yield
+        Beside().do(lambda: write_config(experiment, run), writing)
+    finally:
+        if new and sys.exc_info()[0]:
+            at_the_end(lambda: _remove_bare(run), f"Looking whether anything is in {run.root}")
+
+
+def _begin_record(experiment: Experiment, run: RunFolder) -> bool:
+    """Returns whether the run's folder is new."""
     new = not run.root.exists()
     if not run.config.exists():
         write_config(experiment, run)
-    try:
-        yield
-        write_config(experiment, run)
-    finally:
-        if new and [path.name for path in run.root.iterdir()] == [run.config.name] and sys.exc_info()[0]:
-            shutil.rmtree(run.root)
+    return new
+
+
+def _remove_bare(run: RunFolder) -> None:
+    if [path.name for path in run.root.iterdir()] == [run.config.name]:
+        shutil.rmtree(run.root)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from pipeline.beside import Beside, at_the_end
 from pipeline.configuration import open_own
 from pipeline.errors import RunFolderError
 
@@ -33,9 +34,20 @@ def exclusive(folder: Path, stage: str) -> Iterator[None]:
 
     Raises:
         RunFolderError: Another process holds it, or `.lock` is a link.
+        StorageError: Its storage neither answers nor refuses.
     """
+    file = Beside().do(lambda: _locked(folder, stage), f"Locking {folder}")
+    try:
+        yield
+    finally:
+        at_the_end(lambda: _release(file), f"Releasing the lock of {folder}")
+
+
+def _locked(folder: Path, stage: str) -> TextIO:
+    """Returns the file that is locked until it is closed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open_own(folder / _LOCK) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_own(folder / _LOCK))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -48,10 +60,13 @@ def exclusive(folder: Path, stage: str) -> Iterator[None]:
                 raise
             print(f"{folder} cannot be locked ({error.strerror}): see that no other job writes into it.", flush=True)
         _write(file, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
-        try:
-            yield
-        finally:
-            file.truncate(0)
+        stack.pop_all()
+    return file
+
+
+def _release(file: TextIO) -> None:
+    with file:
+        file.truncate(0)
 
 
 def _write(file: TextIO, holder: dict[str, object]) -> None:

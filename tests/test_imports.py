@@ -25,6 +25,7 @@ RANKS = [
         "provenance",
         "run_folder",
         "exclusive",
+        "beside",
         "timing",
         "key_to_door",
         "workers",

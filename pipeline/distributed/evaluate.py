@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.acting import RANDOM
+from pipeline.beside import Beside
 from pipeline.configuration import claim_folder
 from pipeline.data.manifest import Manifest
 from pipeline.distributed.pool import PoolFacts, RolloutPool, wanted_actors
@@ -50,28 +51,27 @@ def evaluate(experiment: Experiment, run: RunFolder) -> None:
         EvaluationError: Episodes were lost on each of their attempts, or all episodes of a row failed. All others
             are run, and in the summary, first.
         ClusterError: No actor starts.
+        StorageError: The storage of the run neither answers nor refuses.
     """
     config = experiment.evaluation
-    has_model = any(kind != RANDOM for kind in experiment.row_kinds)
-    checkpoint = checkpoint_folder(config.checkpoint, run.checkpoints) if has_model else None
-    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint)
+    # This thread waits and takes signals: whatever may meet storage that does not answer is done by others.
+    storage = Beside()
+    checkpoint, manifest, rows = storage.do(
+        lambda: _subject(experiment, run), f"Reading the checkpoint that {run.root} is to be evaluated with"
+    )
     reference = choose_reference(config.reference, experiment.environment.id, manifest)
-    rows = [_row(recipe, experiment, run) for recipe in _recipes(experiment, manifest, checkpoint)]
     require_environment(experiment.environment, manifest)
-    total = config.episodes * len(rows)
+    total, reading = config.episodes * len(rows), f"Reading the episodes in {run.evaluation}"
     with exclusive(run.evaluation, "evaluation"), Progress("evaluate", total, "episodes") as progress:
-        for row in rows:
-            claim_folder(row.store.folder, row.identity, f"episodes of {row.name}", _advice(checkpoint))
-        failures = _run_missing(experiment, rows, progress)
-        missing = sum(len(row.store.missing(config.episodes)) for row in rows)
+        storage.do(lambda: _claim(rows, checkpoint), f"Looking at the episodes in {run.evaluation}")
+        failures = _run_missing(experiment, rows, progress, storage)
+        missing = sum(map(len, storage.do(lambda: [row.store.missing(config.episodes) for row in rows], reading)))
         lost = f", {missing} of them missing," if missing else ""
         progress.finish(f"{config.episodes} episodes of each of {len(rows)} rows{lost} in {run.summary.parent}")
-    stores = {row.name: row.store for row in rows} | _stores_beside(rows, run, config.episodes)
-    results = {name: store.read(config.episodes) for name, store in stores.items()}
-    comparable = _with_ended_episodes(results, failures)
+    comparable = _with_ended_episodes(storage.do(lambda: _results(rows, run, config.episodes), reading), failures)
     if comparable:
         summary = build_summary(comparable, manifest, experiment.environment.id, reference, checkpoint)
-        write_summary(run.summary, summary)
+        storage.do(lambda: write_summary(run.summary, summary), f"Writing {run.summary}")
         print_summary(summary)
     for folder in (run.videos(row.name) for row in rows if row.recipe.videos):
         print(f"films     {folder}; jobs/report.py links them")
@@ -113,6 +113,23 @@ class _Row:
         return sorted(wanted.union(self.store.missing(config.episodes)))
 
 
+def _subject(experiment: Experiment, run: RunFolder) -> tuple[Path | None, Manifest, list[_Row]]:
+    """Returns the checkpoint, None where no row has a model, the manifest of its data, and the rows."""
+    has_model = any(kind != RANDOM for kind in experiment.row_kinds)
+    checkpoint = checkpoint_folder(experiment.evaluation.checkpoint, run.checkpoints) if has_model else None
+    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint)
+    return (
+        checkpoint,
+        manifest,
+        [_row(recipe, experiment, run) for recipe in _recipes(experiment, manifest, checkpoint)],
+    )
+
+
+def _claim(rows: list[_Row], checkpoint: Path | None) -> None:
+    for row in rows:
+        claim_folder(row.store.folder, row.identity, f"episodes of {row.name}", _advice(checkpoint))
+
+
 def _recipes(experiment: Experiment, manifest: Manifest, checkpoint: Path | None) -> list[Recipe]:
     """Returns what acts in each row, in the order of the table.
 
@@ -143,6 +160,12 @@ def _row(recipe: Recipe, experiment: Experiment, run: RunFolder) -> _Row:
     return _Row(recipe, EpisodeStore(run.episodes(recipe.row)), identity)
 
 
+def _results(rows: list[_Row], run: RunFolder, episodes: int) -> dict[str, list[EpisodeResult]]:
+    """Returns the episodes of the rows, and of those that were evaluated before and stand beside them."""
+    stores = {row.name: row.store for row in rows} | _stores_beside(rows, run, episodes)
+    return {name: store.read(episodes) for name, store in stores.items()}
+
+
 def _stores_beside(rows: list[_Row], run: RunFolder, episodes: int) -> dict[str, EpisodeStore]:
     """Returns where rows that were evaluated before, and can be compared with `rows`, have their episodes."""
     known, identities = {row.name for row in rows}, [row.identity for row in rows]
@@ -150,19 +173,21 @@ def _stores_beside(rows: list[_Row], run: RunFolder, episodes: int) -> dict[str,
     return {name: store for name, store in others.items() if store.stands_beside(identities, episodes)}
 
 
-def _run_missing(experiment: Experiment, rows: list[_Row], progress: Progress) -> dict[str, EvaluationError]:
+def _run_missing(
+    experiment: Experiment, rows: list[_Row], progress: Progress, storage: Beside
+) -> dict[str, EvaluationError]:
     """Runs the episodes that are not there, and returns why rows whose episodes were lost have not all of theirs."""
     config = experiment.evaluation
-    missing = [row.missing(config) for row in rows]
+    missing = storage.do(lambda: [row.missing(config) for row in rows], "Looking which episodes are missing")
     failures: dict[str, EvaluationError] = {}
     if not any(missing):
         return failures
     useful = math.ceil(max(map(len, missing)) / config.batch_size)
     with RolloutPool(config, wanted_actors(config, useful, can_grow=joins_cluster())) as pool:
         done = sum(config.episodes - len(episodes) for episodes in missing)
-        shown = _Shown(progress, done, total=config.episodes * len(rows))
+        shown = _Shown(progress, done, total=config.episodes * len(rows), storage=storage)
         for row, episodes in zip(rows, missing, strict=True):
-            shown.begin(row.name, row.store.read(config.episodes))
+            shown.begin(row.name, storage.do(partial(row.store.read, config.episodes), f"Reading {row.store.folder}"))
             starts = episode_starts(experiment.seed, "evaluation episode", episodes)
             try:
                 pool.run(row.recipe, starts, partial(shown.add, row.store), shown.show)
@@ -189,8 +214,8 @@ def _with_ended_episodes(
 class _Shown:
     """What the progress line shows, over all rows."""
 
-    def __init__(self, progress: Progress, done: int, total: int) -> None:
-        self._progress, self._done, self._total = progress, done, total
+    def __init__(self, progress: Progress, done: int, total: int, storage: Beside) -> None:
+        self._progress, self._done, self._total, self._storage = progress, done, total, storage
         self.begin("", [])
 
     def begin(self, row: str, kept: list[EpisodeResult]) -> None:
@@ -202,7 +227,7 @@ class _Shown:
 
     def add(self, store: EpisodeStore, results: list[EpisodeResult]) -> None:
         """Keeps episodes that ended: the file first, then the count."""
-        store.add(results)
+        self._storage.do(lambda: store.add(results), f"Writing episodes into {store.folder}")
         self._tell_of_another_processor(processors(results) - self._processors)
         self._done += len(results)
         self._ended += len(results)

@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from pipeline import errors
+from pipeline.beside import Beside
 from pipeline.collection.dataset import dataset_folder, minari_root
 from pipeline.configuration import IDENTITY, claim_folder, claimed_identity, require_same
 from pipeline.data.config import SourceConfig
@@ -80,37 +81,51 @@ def prepare(experiment: Experiment, run: RunFolder) -> None:
         DataError: A data set that is missing, empty, malformed or not supported.
         ConfigError: Keys or columns that do not exist, too many of them, or fewer bins than a column has states.
         ManifestError: `data.discretizer_from` names shards of other columns.
-        StorageError: A location that cannot be read or written.
         RunFolderError: The run's shards were made with another configuration, or are being made.
+        StorageError: A location that cannot be read or written, or neither answers nor refuses.
         ClusterError: The cluster did nothing within `data.timeout_s`, or lost what reads a range again and again.
     """
-    config = experiment.data
-    location = run.shards_at(config.output)
-    with _held(run, Folder(location)), Progress("prepare", unit="steps") as progress:
-        claimed = claimed_identity(run.shards) is not None
-        if claimed:
-            _claim(experiment, run, Folder(location))
-        finished = _finished_manifest(Folder(location), progress) if claimed else None
-        damaged = _damaged(Folder(location), finished, progress) if finished else {}
+    # This thread waits and takes signals: whatever may meet storage that does not answer is done by others.
+    storage, location = Beside(), run.shards_at(experiment.data.output)
+    folder = storage.do(lambda: Folder(location), "Looking for the place of the shards")
+    looking = f"Looking at what {folder} holds"
+    with _held(run, folder, storage), Progress("prepare", unit="steps") as progress:
+        claimed = storage.do(lambda: _claim_again(experiment, run, folder), looking)
+        finished = storage.do(lambda: _finished_manifest(folder, progress), looking) if claimed else None
+        damaged = _damaged(folder, finished, progress, storage) if finished else {}
         if finished is not None and not damaged:
             progress.finish(f"{finished.totals.steps:,} steps are there already, as their checksums say")
             return
-        collected = SourceConfig(id=experiment.collect.dataset_id, root=str(run.behaviour))
-        if not config.sources and not dataset_folder(run.behaviour, collected.id).exists():
-            raise DataError(
-                f"data.sources is empty and {run.behaviour} has no data set {collected.id}; expected one or the other. "
-                "Run jobs/collect.py first, or name a data set."
-            )
-        with _shared_datasets(run):
-            sources = resolve_sources(config, collected)
-        preparation = Preparation.of(sources, config, experiment.seed)
-        require_learnable(preparation.spaces, config)
+        # May download, and reads the length of every episode: it takes the time that it takes.
+        preparation = Beside(patient=True).do(lambda: _preparation(experiment, run), "Looking at the data sets")
+        require_learnable(preparation.spaces, experiment.data)
         # Not before the data was found: a misspelt name must not be what the folder is of.
         if not claimed:
-            _claim(experiment, run, Folder(location))
+            storage.do(lambda: _claim(experiment, run, folder), looking)
         manifest = prepare_shards(preparation, location, progress, damaged).manifest
         progress.finish(_last_line(manifest))
     _print_report(manifest)
+
+
+def _claim_again(experiment: Experiment, run: RunFolder, folder: Folder) -> bool:
+    """Returns whether the run's shards are claimed, if they are by this configuration."""
+    claimed = claimed_identity(run.shards) is not None
+    if claimed:
+        _claim(experiment, run, folder)
+    return claimed
+
+
+def _preparation(experiment: Experiment, run: RunFolder) -> Preparation:
+    """Returns what is to be prepared."""
+    collected = SourceConfig(id=experiment.collect.dataset_id, root=str(run.behaviour))
+    if not experiment.data.sources and not dataset_folder(run.behaviour, collected.id).exists():
+        raise DataError(
+            f"data.sources is empty and {run.behaviour} has no data set {collected.id}; expected one or the other. "
+            "Run jobs/collect.py first, or name a data set."
+        )
+    with _shared_datasets(run):
+        sources = resolve_sources(experiment.data, collected)
+    return Preparation.of(sources, experiment.data, experiment.seed)
 
 
 def _shared_datasets(run: RunFolder) -> contextlib.AbstractContextManager[None]:
@@ -134,41 +149,50 @@ def prepare_shards(
         progress: Shows the steps of both passes, each step counted half in each.
         damaged: Files that are made again, whatever they say of themselves.
     """
-    stage = _Stage(preparation, Folder(location), progress)
+    storage = Beside()
+    stage = _Stage(preparation, Folder(location), progress, storage)
     fit = stage.fit()
-    plan = ShardPlan.of(preparation, fit)
-    manifest = build_manifest(preparation, fit, plan, stage.write(plan, damaged))
-    stage.clean()
-    write_manifest(location, manifest)
-    return Prepared(manifest, stage.peak_bytes)
+    plan = storage.do(lambda: ShardPlan.of(preparation, fit), "Looking at the data sets")
+    records = stage.write(plan, damaged)
+    return Prepared(storage.do(lambda: stage.finish(fit, plan, records), "Writing the manifest"), stage.peak_bytes)
 
 
 class _Stage:
     """The driver's side of the two passes."""
 
-    def __init__(self, preparation: Preparation, folder: Folder, progress: Progress) -> None:
+    def __init__(self, preparation: Preparation, folder: Folder, progress: Progress, storage: Beside) -> None:
         self._preparation = preparation
         self._folder = folder
         self._progress = progress
+        self._storage = storage
         self.peak_bytes = 0
         self._half_steps = 0
         progress.update(0, total=preparation.index.steps)
 
     def fit(self) -> Fit:
         """Returns the bin edges of an earlier run over the same data, or finds them."""
-        key = self._preparation.origin
-        if self._folder.exists(FIT_NAME):
-            known = Fit.from_bytes(self._folder.read(FIT_NAME), key)
-            if known is not None:
-                return known
+        key, known = self._storage.do(self._known_fit, f"Looking for the bin edges in {self._folder}")
+        if known is not None:
+            return known
         index = self._preparation.index
         blocks = index.blocks(self._preparation.config.steps_per_shard)
         ranges = [EpisodeRange(number, index.take(places)) for number, places in enumerate(blocks)]
         reduce = partial(_summarized, settings=self._preparation.summary_settings)
         summaries = [Summary.from_bytes(row.content) for row in self._run(ranges, reduce, "fit")]
-        fit = fit_summary(merge(summaries), self._preparation.config, self._preparation.spaces)
+        return self._storage.do(lambda: self._new_fit(merge(summaries), key), f"Writing {self._folder}/{FIT_NAME}")
+
+    def _new_fit(self, summary: Summary, key: str) -> Fit:
+        """Returns the bin edges, which may be those of other shards, and keeps them for a run that goes on."""
+        fit = fit_summary(summary, self._preparation.config, self._preparation.spaces)
         self._folder.write(FIT_NAME, fit.to_bytes(key))
         return fit
+
+    def _known_fit(self) -> tuple[str, Fit | None]:
+        """Returns the name of the data, and the bin edges of an earlier run over the same."""
+        key = self._preparation.origin
+        if not self._folder.exists(FIT_NAME):
+            return key, None
+        return key, Fit.from_bytes(self._folder.read(FIT_NAME), key)
 
     def write(self, plan: ShardPlan, damaged: Container[str]) -> list[ShardRecord]:
         """Writes the shards that are not there yet, or damaged; returns the records of all."""
@@ -177,7 +201,7 @@ class _Stage:
         ranges = []
         for number, places in enumerate(plan.shards):
             # A damaged one may still name its settings, and its bytes would get a checksum of their own.
-            known = None if shard_name(number) in damaged else finished_shard(self._folder, number, plan.settings)
+            known = None if shard_name(number) in damaged else self._finished(number, plan.settings)
             if known is None:
                 ranges.append(EpisodeRange(number, plan.index.take(places)))
             else:
@@ -188,11 +212,18 @@ class _Stage:
             records[row.number] = ShardRecord.model_validate_json(row.content)
         return [records[number] for number in sorted(records)]
 
-    def clean(self) -> None:
-        """Removes what only an unfinished preparation needs, and what killed processes left behind."""
+    def _finished(self, number: int, settings: ShardSettings) -> ShardRecord | None:
+        reading = f"Reading {self._folder}/{shard_name(number)}"
+        return self._storage.do(lambda: finished_shard(self._folder, number, settings), reading)
+
+    def finish(self, fit: Fit, plan: ShardPlan, records: Sequence[ShardRecord]) -> Manifest:
+        """Writes the manifest, when what only an unfinished preparation needs, or killed processes left, is gone."""
+        manifest = build_manifest(self._preparation, fit, plan, records)
         for name in self._folder.names():
             if name == FIT_NAME or name.endswith(".partial"):
                 self._folder.remove(name)
+        write_manifest(self._folder.location, manifest)
+        return manifest
 
     def _run(self, ranges: Sequence[EpisodeRange], reduce: Reduce, step: str) -> Iterator[ReducedRange]:
         """Yields what the tasks made of their ranges, in the order of the ranges.
@@ -232,10 +263,13 @@ def _written(
 
 
 @contextlib.contextmanager
-def _held(run: RunFolder, folder: Folder) -> Iterator[None]:
+def _held(run: RunFolder, folder: Folder, storage: Beside) -> Iterator[None]:
     """Holds the run's shards, and where they go elsewhere on a disk that place too: other runs may name it as well."""
+    paths = storage.do(
+        lambda: {run.shards.resolve(), (folder.local or run.shards).resolve()}, f"Looking for the place of {run.shards}"
+    )
     with contextlib.ExitStack() as stack:
-        for path in {run.shards.resolve(), (folder.local or run.shards).resolve()}:
+        for path in paths:
             stack.enter_context(exclusive(path, "preparation"))
         yield
 
@@ -268,12 +302,12 @@ def _finished_manifest(folder: Folder, progress: Progress) -> Manifest | None:
         return None
 
 
-def _damaged(folder: Folder, manifest: Manifest, progress: Progress) -> dict[str, str]:
+def _damaged(folder: Folder, manifest: Manifest, progress: Progress, storage: Beside) -> dict[str, str]:
     """Returns what is amiss with each of the shards that are not the manifest's, and tells it in one sentence."""
     found: dict[str, str] = {}
     for number, shard in enumerate(manifest.shards, start=1):
         progress.wait(f"shard {number} of {len(manifest.shards)} to be held against its checksum")
-        if difference := damage(folder, shard):
+        if difference := storage.do(partial(damage, folder, shard), f"Reading {folder}/{shard.file}"):
             found[shard.file] = difference
     if found:
         listing = [f"{name} {difference}" for name, difference in found.items()]

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.beside import Beside, at_the_end
 from pipeline.errors import ClusterError, StorageError
 
 PROBE = "TRAJECTORY_PIPELINE_PROBE"
@@ -38,14 +39,18 @@ def shared(runs: str) -> Iterator[dict[str, str]]:
     # A name of its own: a node's own disk must not have it from an earlier job, whose driver ran there.
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        Beside().do(lambda: _leave(probe), f"Looking whether {folder} can be written")
     except OSError as error:
         raise StorageError(f"runs is {runs!r}; expected a folder that can be written ({error}).") from error
     try:
         yield {PROBE: str(probe)}
     finally:
-        probe.unlink(missing_ok=True)
+        at_the_end(lambda: probe.unlink(missing_ok=True), f"Removing {probe}")
+
+
+def _leave(probe: Path) -> None:
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.touch()
 
 
 def require_shared() -> None:

@@ -1,11 +1,14 @@
 """The sweep stage: tries settings of acting on the same episodes and chooses one."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from pipeline.beside import Beside, Repeated
 from pipeline.configuration import claim_folder, write_text_atomically
+from pipeline.data.manifest import Manifest
 from pipeline.distributed.pool import wanted_actors
 from pipeline.distributed.room import actors_to_start
 from pipeline.distributed.session import joins_cluster
@@ -58,9 +61,11 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
         EnvironmentSetupError: The environment does not fit the data.
         EvaluationError: A setting could not be run; the others' rows are written first.
     """
-    checkpoint = checkpoint_folder(experiment.evaluation.checkpoint, run.checkpoints)
-    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint)
-    method, trained = METHODS[experiment.method], trained_settings(checkpoint, experiment.method)
+    # This thread waits and takes signals: whatever may meet storage that does not answer is done by others.
+    storage, method = Beside(), METHODS[experiment.method]
+    checkpoint, manifest, trained = storage.do(
+        lambda: _subject(experiment, run), f"Reading the checkpoint that {run.root} is to be swept with"
+    )
     swept = method.swept(trained.acting_as(experiment.settings), experiment.planning, manifest)
     experiment = _with_space(experiment, swept)
     _require_acting(experiment.sweep, swept, method, trained)
@@ -68,15 +73,15 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
     row = Row(f"sweep of {experiment.method}", swept.config)
     recipe = row_recipe(row, experiment.method, experiment.environment, experiment.evaluation, manifest, checkpoint)
     with exclusive(run.sweep, "sweep"), Progress("sweep", _expected_episodes(experiment), "episodes") as progress:
-        claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
-        before = _processors(_episodes(experiment, run))
-        errors: list[Exception] = (
-            [] if _is_done(experiment.sweep, run) else _run(experiment, run, recipe, swept, progress)
-        )
-        episodes = _episodes(experiment, run)
+        before, done = storage.do(lambda: _begin(experiment, run, recipe), f"Looking at the episodes in {run.sweep}")
+        errors: list[Exception] = [] if done else _run(experiment, run, recipe, swept, progress)
+        episodes = storage.do(lambda: _episodes(experiment, run), f"Reading the episodes in {run.sweep}")
         if before and (new := _processors(episodes) - before):
             progress.note(other_processor("what was swept so far", before, new))
-        rows = _write_results(experiment, run, swept, str(checkpoint), episodes)
+        rows = storage.do(
+            lambda: _write_results(experiment, run, swept, str(checkpoint), episodes),
+            f"Writing the table in {run.sweep}",
+        )
         progress.finish(f"{len(rows)} settings in {run.sweep}")
     print(_printed(rows, experiment.sweep))
     if errors:
@@ -85,7 +90,21 @@ def sweep(experiment: Experiment, run: RunFolder) -> None:
             f"{errors[0]} Put it right and run the same command again: no episode is repeated."
         ) from errors[0]
     _require_ended(run, episodes)
-    write_text_atomically(run.sweep / DONE, _dumped(experiment.sweep))
+    finished = run.sweep / DONE
+    storage.do(lambda: write_text_atomically(finished, _dumped(experiment.sweep)), f"Writing {finished}")
+
+
+def _subject(experiment: Experiment, run: RunFolder) -> tuple[Path, Manifest, MethodSettings]:
+    """Returns the checkpoint, the manifest of its data, and the settings that it was trained with."""
+    checkpoint = checkpoint_folder(experiment.evaluation.checkpoint, run.checkpoints)
+    manifest = load_manifest(run.shards_at(experiment.data.output), checkpoint)
+    return checkpoint, manifest, trained_settings(checkpoint, experiment.method)
+
+
+def _begin(experiment: Experiment, run: RunFolder, recipe: Recipe) -> tuple[set[str], bool]:
+    """Claims the folder; returns what computed the episodes that are there, and whether nothing is left to do."""
+    claim_folder(run.sweep, _identity(experiment, recipe), "a sweep")
+    return _processors(_episodes(experiment, run)), _is_done(experiment.sweep, run)
 
 
 def _require_ended(run: RunFolder, episodes: list[tuple[Setting, list[EpisodeResult]]]) -> None:
@@ -173,9 +192,17 @@ def _run(experiment: Experiment, run: RunFolder, recipe: Recipe, swept: Swept, p
         evaluation=evaluation,
     )
 
+    def count() -> tuple[int, int] | None:
+        return len(tried_settings(run.sweep)), len(list(run.sweep.glob("*/episode-*.parquet")))
+
+    look = Repeated(count, f"Counting the episodes in {run.sweep}")
+
     def show() -> None:
-        settings, episodes = len(tried_settings(run.sweep)), len(list(run.sweep.glob("*/episode-*.parquet")))
-        progress.update(episodes, settings=settings)
+        counted = look(None)
+        if counted is None:
+            progress.wait(f"{run.sweep} to be readable (its storage does not answer)")
+        else:
+            progress.update(counted[1], settings=counted[0])
 
     return run_trials(plan, wanted_actors(evaluation, _useful_trials(experiment), joins_cluster()), show)
 

@@ -23,6 +23,7 @@ import ray.train
 import ray.train.torch
 from torch import nn
 
+from pipeline.beside import Beside, Repeated, at_the_end
 from pipeline.configuration import absolute, claim_folder, claimed_identity, require_same
 from pipeline.data.table import ACTIONS
 from pipeline.distributed import termination
@@ -38,7 +39,7 @@ from pipeline.experiment import Experiment, in_todays_words, stage_identity
 from pipeline.methods.training import MethodTraining
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens
+from pipeline.training.checkpoint import best_checkpoint, last_checkpoint, read_info, require_same_tokens, verify
 from pipeline.training.display import Display
 from pipeline.training.fence import Fence
 from pipeline.training.storage import checkpoint_room, persist, require_room
@@ -76,24 +77,35 @@ def train(experiment: Experiment, run: RunFolder) -> None:
         ClusterError: Workers were lost more often than workers.max_failures, cannot be placed, or do not find the
             GPUs or the time to read that they need.
     """
-    training = make_training(experiment, run)
-    training.check()
-    epochs, model = training.task.training.epochs, training.make_model()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    require_room(run.checkpoints, checkpoint_room(parameters, training.task.training))
-    total = training.schedule.total_steps
+    # This thread waits and takes signals: whatever may meet storage that does not answer is done by others.
+    storage, epochs = Beside(), experiment.training.epochs
+    training, model = storage.do(lambda: _checked(experiment, run), f"Reading what {run.root} is to be trained on")
+    total, looking = training.schedule.total_steps, f"Looking at the checkpoints in {run.checkpoints}"
     with exclusive(run.checkpoints, "training"), Progress("train", total, "steps") as progress:
-        reported = _prepare(training, model, experiment, run)
+        reported = storage.do(lambda: _prepare(training, model, experiment, run), looking)
         if reported >= epochs:
-            progress.finish(f"nothing to do: {_result(run)}")
+            progress.finish(f"nothing to do: {storage.do(lambda: _verified_result(run), looking)}")
             return
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = worker_resources(experiment.workers, nodes, joins_cluster(), not training.is_resident)
         progress.note(*plan(training, resources))
-        display = Display(progress, run.metrics, training.measures, epochs, reported)
-        _Fit(experiment, run, resources).wait(progress, display, run)
-        require_all_epochs(_reported(run), epochs, stop_request(run))
-        progress.finish(_result(run))
+        display = storage.do(
+            lambda: Display(progress, run.metrics, training.measures, epochs, reported), f"Reading {run.metrics}"
+        )
+        _Fit(experiment, run, resources).wait(progress, display, run, storage)
+        require_all_epochs(storage.do(lambda: _reported(run), looking), epochs, stop_request(run))
+        progress.finish(storage.do(lambda: _result(run), looking))
+
+
+def _checked(experiment: Experiment, run: RunFolder) -> tuple[MethodTraining, nn.Module]:
+    """Returns the training, with all that it reads from its shards, and its model, if there is room for checkpoints."""
+    training = make_training(experiment, run)
+    training.check()
+    model = training.make_model()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    require_room(run.checkpoints, checkpoint_room(parameters, training.task.training))
+    training.read()
+    return training, model
 
 
 def _prepare(training: MethodTraining, model: nn.Module, experiment: Experiment, run: RunFolder) -> int:
@@ -107,6 +119,7 @@ def _prepare(training: MethodTraining, model: nn.Module, experiment: Experiment,
     elif training.load_initial is not None:
         training.load_initial(model)
     _claim(run.checkpoints, training_identity(experiment, training))
+    stop_request(run).unlink(missing_ok=True)
     return _reported(run)
 
 
@@ -167,6 +180,16 @@ def training_identity(experiment: Experiment, training: MethodTraining) -> dict[
     }
 
 
+def _verified_result(run: RunFolder) -> str:
+    """Returns what a finished training came to; whoever goes on with it takes the best checkpoint.
+
+    Raises:
+        CheckpointError: That is damaged.
+    """
+    verify(best_checkpoint(run.checkpoints))
+    return _result(run)
+
+
 def _result(run: RunFolder) -> str:
     """Returns what the training came to, in words."""
     last = last_checkpoint(run.checkpoints)
@@ -181,7 +204,6 @@ class _Fit:
     """`TorchTrainer.fit()` in a thread of its own, so that this one can show progress and take signals."""
 
     def __init__(self, experiment: Experiment, run: RunFolder, resources: WorkerResources) -> None:
-        stop_request(run).unlink(missing_ok=True)
         recipe = {
             "experiment": _with_absolute_places(experiment),
             "recorded": experiment.model_dump(mode="json"),
@@ -224,12 +246,14 @@ class _Fit:
         except BaseException as error:  # raised again where it is waited for
             self._error = error
 
-    def wait(self, progress: Progress, display: Display, run: RunFolder) -> None:
+    def wait(self, progress: Progress, display: Display, run: RunFolder, storage: Beside) -> None:
         """Shows progress until the workers have ended: all is done, or something asked them to.
 
         Raises:
             PipelineError: What ended them, where a user can put it right or they were lost.
         """
+        request = stop_request(run)
+        ask = Repeated(lambda: _ask_to_stop(request), f"Asking the workers to end, in {request}")
         self._thread.start()
         news = time.monotonic()
         with _orderly_signals() as received:
@@ -238,17 +262,18 @@ class _Fit:
                 if display.refresh():
                     news = time.monotonic()
                 if received:
-                    waited_for = _ask_to_stop(stop_request(run))
+                    waited_for = ask(f"{request} to be writable (its storage does not answer)")
                     progress.wait(f"{waited_for}; the same signal again ends at once")
                 elif time.monotonic() - news > QUIET_SECONDS:
                     progress.wait(f"{display.awaited} of {self._resources}")
-        display.refresh()
-        _remove_rays_record(run)
+        display.finish(storage)
+        at_the_end(lambda: _remove_rays_record(run), f"Removing {run.root / 'ray'}")
         stopped = self._error is None or stopped_without_workers(self._error)
         if received and stopped:
             signal.raise_signal(received[0])
         if self._error is not None and not stopped:
-            told = explained(self._error, self._resources, self._max_failures, last_checkpoint(run.checkpoints))
+            last = storage.do(lambda: last_checkpoint(run.checkpoints), f"Looking for checkpoints in {run.checkpoints}")
+            told = explained(self._error, self._resources, self._max_failures, last)
             raise told from (None if told is self._error else self._error)
 
 

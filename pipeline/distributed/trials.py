@@ -22,6 +22,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from pipeline.beside import Beside, at_the_end
 from pipeline.configuration import write_text_atomically
 from pipeline.distributed.pool import rollout_terms
 from pipeline.distributed.shared_storage import require_shared
@@ -186,7 +187,8 @@ def run_trials(plan: TrialPlan, max_concurrent: int, on_tick: Callable[[], None]
     try:
         errors = tuner.fit().errors
     finally:
-        shutil.rmtree(plan.folder / _TUNE_FOLDER, ignore_errors=True)
+        folder = plan.folder / _TUNE_FOLDER
+        at_the_end(lambda: shutil.rmtree(folder, ignore_errors=True), f"Removing {folder}")
     return [getattr(error, "cause", error) for error in errors]
 
 
@@ -208,7 +210,8 @@ def _search(plan: TrialPlan) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"setting": tune.grid_search(listed_settings(plan.config, plan.seed))}, {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # What an earlier run tried comes first: its trials read their episodes and tell Optuna what they gave.
-    tried = [{f"setting/{path}": value for path, value in setting.items()} for setting in tried_settings(plan.folder)]
+    known = Beside().do(lambda: tried_settings(plan.folder), f"Reading the settings in {plan.folder}")
+    tried = [{f"setting/{path}": value for path, value in setting.items()} for setting in known]
     # Points that are given draw no random numbers: by the same seed, what comes after them would be drawn once more.
     searcher = OptunaSearch(points_to_evaluate=tried, seed=derived_seed(plan.seed, "optuna", len(tried)))
     space = {"setting": {path: _domain(values) for path, values in space_of(plan.config).items()}}

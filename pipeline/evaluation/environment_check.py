@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 
+from pipeline.beside import Beside
 from pipeline.data.manifest import Manifest, read_manifest
 from pipeline.data.spaces import Spaces
 from pipeline.data.storage import Location
@@ -76,8 +77,9 @@ def require_environment(config: EnvironmentConfig, manifest: Manifest) -> None:
 
 def tell_environment(config: EnvironmentConfig, shards: Location) -> None:
     """Prints whether the environment fits the prepared data, which can be prepared and trained on without any."""
+    manifest = Beside().do(lambda: read_manifest(shards), "Reading the manifest of the shards")
     try:
-        require_environment(config, read_manifest(shards))
+        require_environment(config, manifest)
     except EnvironmentSetupError as error:
         _tell(f"the data can be trained on, but not evaluated: {error}")
 

@@ -73,6 +73,14 @@ class MethodTraining:
         tokens = self.method.window_tokens(self.settings, self.manifest)
         return Schedule.of(self.task.training, self.learnt_from.steps, tokens)
 
+    def read(self) -> tuple[Selection, Selection]:
+        """Returns what is learnt from, and what of it is held out. No property here reads any more after this.
+
+        Raises:
+            ManifestError: A shard is damaged.
+        """
+        return self.learnt_from, self.held_out
+
     @property
     def bytes(self) -> int:
         """What a worker holds of all episodes that are learnt from; to read it takes up to twice as much."""

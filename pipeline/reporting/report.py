@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.beside import Beside
 from pipeline.configuration import write_text_atomically
 from pipeline.errors import RunFolderError
 from pipeline.reporting.page import Section, render
@@ -67,4 +68,5 @@ def report(run: RunFolder, shards: str | None = None) -> None:
     Raises:
         PipelineError: As `write_report` says.
     """
-    print(f"report    {write_report(run, shards)}")
+    path = Beside(patient=True).do(lambda: write_report(run, shards), f"Writing {run.report} from what lies beside it")
+    print(f"report    {path}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.beside import Beside, Repeated
 from pipeline.progress import SEPARATOR, Progress, duration
 from pipeline.training.metrics import MetricsTail
 
@@ -28,6 +29,7 @@ class Display:
         self._progress, self._measures, self._epochs, self._shown = progress, measures, epochs, reported
         self._metrics, self._tail = metrics, MetricsTail(metrics)
         self._next, self._unreadable = "the first steps", ""
+        self._look = Repeated(self._new_lines, f"Reading {metrics}")
         self._new_lines()
 
     @property
@@ -36,8 +38,23 @@ class Display:
         return self._unreadable or self._next
 
     def refresh(self) -> bool:
-        """Shows what is new; returns whether anything was."""
-        lines = self._new_lines()
+        """Shows what is new; returns whether anything was. Storage that does not answer is not waited for."""
+        late: list[Line] = []
+        lines = self._look(late)
+        if lines is late:
+            self._unreadable = f"{self._metrics} to be readable (its storage does not answer), and for more steps"
+        return self._show(lines)
+
+    def finish(self, storage: Beside) -> None:
+        """Shows what is new, however long that is waited for.
+
+        Raises:
+            StorageError: The storage does not answer.
+        """
+        for lines in self._look.last(storage):
+            self._show(lines)
+
+    def _show(self, lines: list[Line]) -> bool:
         for line in lines:
             # A run that continues from a checkpoint reports what came after it again.
             if line["kind"] == "epoch" and line["epoch"] > self._shown:

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.beside import Beside, Work
 from pipeline.errors import CheckpointError, StorageError
-from pipeline.training.beside import Beside, Work
 from pipeline.training.checkpoint import (
     CheckpointInfo,
     costs,

@@ -1,5 +1,6 @@
 """What the process that waits for the workers does, with a stand-in for Ray Train that works in this process."""
 
+import json
 import os
 import re
 import shutil
@@ -23,12 +24,20 @@ from pipeline.distributed import termination
 from pipeline.distributed.placement import StoppedWithoutWorkersError
 from pipeline.distributed.train import train
 from pipeline.distributed.train_worker import stop_request, train_worker
-from pipeline.errors import ConfigError, RunFolderError, StorageError
+from pipeline.errors import CheckpointError, ConfigError, RunFolderError, StorageError
 from pipeline.experiment import Experiment
 from pipeline.methods.checkpoint import load_checkpoint, load_initial_weights
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
-from pipeline.training.checkpoint import Selection, best_checkpoint, last_checkpoint, read_info
+from pipeline.training.checkpoint import (
+    INFO,
+    MODEL,
+    Selection,
+    best_checkpoint,
+    last_checkpoint,
+    list_checkpoints,
+    read_info,
+)
 from pipeline.training.display import Display
 from pipeline.training.metrics import read_metrics
 from tests.data.in_memory import write_shards
@@ -178,6 +187,20 @@ class TestWhatCheckpointsAreSelectedBy:
         train(experiment, run)
         with pytest.raises(RunFolderError, match=r"training\.select_by: was 'loss', is 'loss_action'\nChoose another"):
             train(*make_run(tmp_path, select_by="loss_action"))
+
+
+def test_a_finished_training_whose_best_checkpoint_is_damaged_says_so(tmp_path: Path, trainer: type[Trainer]) -> None:
+    """The last one is read to go on, the best one by nobody before an evaluation."""
+    experiment, run = make_run(tmp_path, keep_best=2)
+    train(experiment, run)
+    _, last = folders = list_checkpoints(run.checkpoints)
+    for folder in folders:
+        info = json.loads((folder / INFO).read_text())
+        (folder / INFO).write_text(json.dumps({**info, "validation_loss": float(folder == last)}))
+    weights = folders[0] / MODEL
+    weights.write_bytes(weights.read_bytes()[:-4] + b"oops")
+    with pytest.raises(CheckpointError, match=rf"^{weights} is corrupt: .* Remove that folder and train again"):
+        train(experiment, run)
 
 
 class TestWorkersThatEndBeforeTheLastEpoch:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 import pipeline.training.control
 import pipeline.training.saver
+from pipeline.beside import Work
 from pipeline.errors import CheckpointError, StorageError, TrainingDivergedError
 from pipeline.methods.checkpoint import load_checkpoint
 from pipeline.training import storage
-from pipeline.training.beside import Work
 from pipeline.training.checkpoint import (
     CheckpointInfo,
     best_checkpoint,

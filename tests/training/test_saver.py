@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline import beside
 from pipeline.errors import RunFolderError, StorageError
-from pipeline.training import beside, saver
+from pipeline.training import saver
 from pipeline.training.checkpoint import CheckpointInfo, Selection, list_checkpoints, write_checkpoint
 from pipeline.training.saver import CheckpointSaver, Snapshot, superseded
 from pipeline.training.storage import ATTEMPTS

@@ -5,12 +5,13 @@ import threading
 import weakref
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from pipeline import beside
+from pipeline.beside import Beside, Repeated, Work, at_the_end
 from pipeline.errors import StorageError
-from pipeline.training import beside
-from pipeline.training.beside import Beside, Work
 from tests.conftest import REPOSITORY
 
 
@@ -84,8 +85,52 @@ class TestStorageThatNeitherTakesNorRefuses:
         waits.wait(work)
         assert work.result()
 
+    def test_of_work_that_may_take_long_of_itself_is_told_and_waited_for(
+        self, server: threading.Event, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        work = Work(lambda: Beside(patient=True).do(server.wait, "Downloading"), "Waiting")
+        while "under way after 0.032 s" not in caplog.text:  # the limit is 0.005
+            assert not work.ended(0.001)
+        server.set()
+        assert work.ended(60)
+        assert work.result()
+
+    def test_holds_nobody_up_who_asks_again_and_again(
+        self, server: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[int] = []
+
+        def look() -> int:
+            calls.append(len(calls))
+            if len(calls) == 2:
+                server.wait()
+            return calls[-1]
+
+        repeated = Repeated(look, "Looking")
+        monkeypatch.setattr(beside, "PROMPT_SECONDS", 60)
+        assert repeated(late=-1) == 0
+        monkeypatch.setattr(beside, "PROMPT_SECONDS", 0.001)
+        assert [repeated(late=-1) for _ in range(3)] == [-1] * 3
+        assert calls == [0, 1], "one at a time"
+        server.set()
+        monkeypatch.setattr(beside, "LIMIT_SECONDS", 1e9)
+        assert repeated.last(Beside()) == [1, 2]
+        assert repeated.last(Beside()) == [3]
+
+    def test_is_left_alone_by_a_job_that_ends(
+        self, server: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(beside, "ENDING_SECONDS", 0.001)
+        at_the_end(server.wait, "Removing the lock")
+        assert "Removing the lock is left undone after 0.001 s; its storage may be away." in caplog.text
+
+
+def test_what_a_job_still_does_at_its_end_raises_what_it_raises() -> None:
+    with pytest.raises(FileNotFoundError):
+        at_the_end(Path("/nowhere/at/all").unlink, "Removing")
+
 
 def test_a_process_ends_although_the_storage_never_answers() -> None:
-    program = "import threading; from pipeline.training.beside import Work; Work(threading.Event().wait, 'Writing')"
+    program = "import threading; from pipeline.beside import Work; Work(threading.Event().wait, 'Writing')"
     ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60, check=False)
     assert ended.returncode == 0

@@ -1,9 +1,11 @@
-"""Work on storage beside the training, which is waited for, but not for ever.
+"""Work on storage beside a training or a job's driver, which is waited for, but not without words, nor for ever.
 
-On a network file system that is mounted `hard`, a call whose server is away neither returns nor fails.
+On a network file system that is mounted `hard`, a call whose server is away neither returns nor fails, and no signal
+but SIGKILL reaches the thread that makes it. So the main thread of a driver makes none: it waits, and Ctrl-C ends that.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -18,6 +20,10 @@ FIRST_WORDS_SECONDS = 30.0
 """A wait of this length is told, and told again whenever it has become twice as long."""
 LIMIT_SECONDS = 900.0
 """Half of what gloo waits for a message, so that the other workers hear the reason instead of losing the connection."""
+PROMPT_SECONDS = 1.0
+"""How long a look now and then may take that nothing depends on."""
+ENDING_SECONDS = 5.0
+"""How long a job that ends, or was told to, waits for what it would leave tidy."""
 
 
 class Work(Generic[T]):
@@ -59,10 +65,13 @@ class Beside:
     """Waits for work on one storage, with words now and then.
 
     After one wait that was given up, the next ones are short: a run that ends must not wait for each of its files.
+
+    Args:
+        patient: Never give up: for work that may take long of itself.
     """
 
-    def __init__(self) -> None:
-        self._given_up = False
+    def __init__(self, patient: bool = False) -> None:
+        self._patient, self._given_up = patient, False
 
     def wait(self, work: Work[Any]) -> None:
         """Returns when `work` has ended, however it did.
@@ -70,7 +79,7 @@ class Beside:
         Raises:
             StorageError: It has neither ended nor failed within LIMIT_SECONDS.
         """
-        limit = FIRST_WORDS_SECONDS if self._given_up else LIMIT_SECONDS
+        limit = math.inf if self._patient else FIRST_WORDS_SECONDS if self._given_up else LIMIT_SECONDS
         waited, until = 0.0, FIRST_WORDS_SECONDS
         while not work.ended(until - waited):
             if until >= limit:
@@ -95,3 +104,55 @@ class Beside:
         work = Work(action, what)
         self.wait(work)
         return work.result()
+
+
+class Repeated(Generic[T]):
+    """A call that is made again and again, one at a time, by whoever must not be held up by it.
+
+    Args:
+        action: What is called, in a thread of its own.
+        what: The words for it.
+    """
+
+    def __init__(self, action: Callable[[], T], what: str) -> None:
+        self._action, self._what = action, what
+        self._work: Work[T] | None = None
+
+    def __call__(self, late: T) -> T:
+        """Returns what the call gives, or raises what it raises.
+
+        Args:
+            late: Returned where it takes more than PROMPT_SECONDS. It goes on then, and the next time waits for it.
+        """
+        work = self._work = self._work or Work(self._action, self._what)
+        if not work.ended(PROMPT_SECONDS):
+            return late
+        self._work = None
+        return work.result()
+
+    def last(self, storage: Beside) -> list[T]:
+        """Returns what the call gives that is still under way, if one is, and what one more gives.
+
+        Raises:
+            StorageError: One has neither ended nor failed in time.
+        """
+        results, work = [], self._work
+        if work is not None:
+            storage.wait(work)
+            self._work = None
+            results.append(work.result())
+        return [*results, storage.do(self._action, self._what)]
+
+
+def at_the_end(action: Callable[[], object], what: str) -> None:
+    """Does what a job that ends still has to do on its storage; what takes long is left undone, which is told.
+
+    Args:
+        action: What is called, in a thread of its own. Raises what it raises.
+        what: The words for it.
+    """
+    work = Work(action, what)
+    if work.ended(ENDING_SECONDS):
+        work.result()
+    else:
+        logger.warning("%s is left undone after %g s; its storage may be away.", what, ENDING_SECONDS)
