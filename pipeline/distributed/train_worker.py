@@ -7,6 +7,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from pipeline.beside import Repeated
 from pipeline.data.manifest import read_manifest
 from pipeline.data.storage import Location
 from pipeline.distributed import termination
@@ -76,12 +77,14 @@ def train_worker(recipe: dict[str, Any]) -> None:
 def _train(experiment: Experiment, run: RunFolder, recorded: dict[str, Any]) -> None:
     world = World.of_process_group(ray.train.torch.get_device())
     training, request = make_training(experiment, run).recorded_as(recorded), stop_request(run)
+    # Asked between steps: storage that does not answer must not hold them up. Writing to it has a limit of its own.
+    asked_to_stop = Repeated(request.exists, f"Looking for {request}")
     loop = TrainingLoop(
         training.task,
         training.make_objective(world.device),
         world,
         training.schedule,
-        stop_requested=lambda: termination.requested() or request.exists(),
+        stop_requested=lambda: termination.requested() or asked_to_stop(late=False),
         load_initial=training.load_initial,
     )
     windows = _training_windows(training, loop.step, world, experiment.workers.start_timeout_s)

@@ -21,6 +21,7 @@ import torch
 import yaml
 
 import pipeline.distributed.train
+import pipeline.training.control
 from pipeline import beside, command_line
 from pipeline.data.storage import Folder
 from pipeline.distributed import termination
@@ -261,6 +262,27 @@ class TestATrainingWhoseStorageDoesNotAnswer:
         train(experiment, run)
         rows = capsys.readouterr().out.splitlines()
         assert [row[10:19] for row in rows if "/2 ·" in row] == ["epoch 1/2", "epoch 2/2"]
+
+    def test_goes_on_while_nobody_can_see_whether_it_shall_stop(
+        self, tmp_path: Path, trainer: type[Trainer], server: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        experiment, run = make_run(tmp_path)
+        monkeypatch.setattr(pipeline.training.control, "CONTROL_SECONDS", 0.0)  # asked at every step
+        exists, asked = Path.exists, threading.Event()
+
+        def hang(path: Path) -> bool:
+            if path == stop_request(run):
+                asked.set()
+                server.wait()
+            return exists(path)
+
+        monkeypatch.setattr(Path, "exists", hang)
+        patience = threading.Timer(WAIT_S, server.set)
+        patience.start()
+        train(experiment, run)
+        patience.cancel()
+        assert asked.is_set()
+        assert not server.is_set(), "the training waited for its server"
 
     def test_takes_a_second_signal_where_the_first_cannot_be_handed_on(
         self,
