@@ -14,6 +14,7 @@ from pipeline.methods.training import MethodTraining
 from pipeline.provenance import commit, computed_by, hardware
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import (
+    INFO,
     CheckpointInfo,
     Selection,
     best_checkpoint,
@@ -106,6 +107,14 @@ def test_the_best_is_what_the_run_selects_by_whatever_the_loss_is(
         folder = write_checkpoint(task.checkpoints, info, weights, task.config, task.manifest.to_json(), None)
         assert load_checkpoint(folder).info == info
     assert read_info(best_checkpoint(task.checkpoints)).step == best
+
+
+def test_a_selection_by_what_has_no_better_side_is_refused(tmp_path: Path) -> None:
+    path = write(make_task(tmp_path), 7) / INFO
+    selection = {"measure": "perplexity_action", "value": 0.5}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "selection": selection}))
+    with pytest.raises(CheckpointError, match=rf"^{path} does not describe a checkpoint: .*selection"):
+        best_checkpoint(path.parent.parent)
 
 
 def test_without_losses_the_best_is_the_last(tmp_path: Path) -> None:
