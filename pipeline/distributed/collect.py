@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.beside import Beside
 from pipeline.collection.chunks import Chunks
 from pipeline.collection.config import CollectConfig
 from pipeline.collection.dataset import check_dataset_id, dataset_folder, write_dataset
@@ -85,16 +86,16 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
         EnvironmentSetupError: An environment that cannot be made.
         EnvironmentFaultError: One that raised in an episode, or gave what Gymnasium does not foresee.
         RunFolderError: The run's behaviour was collected with another configuration, or is being collected.
+        StorageError: The storage of the run neither answers nor refuses.
     """
     config = experiment.collect
     check_dataset_id(config.dataset_id)
     # Here in the driver, so that what a user got wrong is told before any actor starts.
     collector = Collector(experiment.environment, config.behaviours, experiment.seed)
+    # This thread waits and takes signals: whatever may meet storage that does not answer is done by others.
+    storage = Beside()
     with exclusive(run.behaviour, "collection"), Progress("collect", total=config.steps, unit="steps") as progress:
-        claim_folder(run.behaviour, stage_identity(experiment, "collect"), "behaviour")
-        if dataset_folder(run.behaviour, config.dataset_id).exists():
-            # Left where the process was killed between publishing the data set and removing its parts.
-            shutil.rmtree(run.behaviour_parts, ignore_errors=True)
+        if storage.do(lambda: _is_there(experiment, run), f"Looking at what {run.behaviour} holds"):
             progress.finish(f"{config.dataset_id} is there already")
             return
         if collector.origin.not_recorded:
@@ -102,20 +103,40 @@ def collect(experiment: Experiment, run: RunFolder) -> None:
                 f"note: the data set will not name its environment, whose registration cannot be written down: "
                 f"{collector.origin.not_recorded}"
             )
-        lengths = _collected(experiment, run.behaviour_parts, collector.max_steps, progress)
-        episodes = _first_episodes(run.behaviour_parts, lengths, config.steps)
-        write_dataset(run.behaviour, config.dataset_id, episodes, collector.origin)
-        shutil.rmtree(run.behaviour_parts)
+        collection = storage.do(
+            lambda: _Collection(experiment, run.behaviour_parts, collector.max_steps, progress),
+            f"Reading what {run.behaviour_parts} holds",
+        )
+        lengths = _collected(experiment, collection)
+        # It takes the time that so many episodes take.
+        Beside(patient=True).do(
+            lambda: _publish(run, lengths, experiment, collector), f"Writing the data set into {run.behaviour}"
+        )
         total, count = _taken(lengths, config.steps)
         progress.finish(f"{total:,} steps in {count:,} episodes, {config.dataset_id}")
 
 
-def _collected(experiment: Experiment, parts: Path, max_steps: int, progress: Progress) -> list[list[int]]:
+def _is_there(experiment: Experiment, run: RunFolder) -> bool:
+    """Claims the folder, and returns whether the data set is finished."""
+    claim_folder(run.behaviour, stage_identity(experiment, "collect"), "behaviour")
+    if not dataset_folder(run.behaviour, experiment.collect.dataset_id).exists():
+        return False
+    # Left where the process was killed between publishing the data set and removing its parts.
+    shutil.rmtree(run.behaviour_parts, ignore_errors=True)
+    return True
+
+
+def _publish(run: RunFolder, lengths: list[list[int]], experiment: Experiment, collector: Collector) -> None:
+    episodes = _first_episodes(run.behaviour_parts, lengths, experiment.collect.steps)
+    write_dataset(run.behaviour, experiment.collect.dataset_id, episodes, collector.origin)
+    shutil.rmtree(run.behaviour_parts)
+
+
+def _collected(experiment: Experiment, collection: "_Collection") -> list[list[int]]:
     """Collects what is missing and returns, chunk by chunk, the steps of the episodes."""
     limit = Limit("collect.timeout_s", experiment.collect.timeout_s)
     terms = Terms(1, 0.0, MAX_ATTEMPTS, start=limit, call=limit, advice="Wait for its other work, or raise the limit.")
     arguments = (experiment.environment, experiment.collect, experiment.seed, Path.cwd())
-    collection = _Collection(experiment, parts, max_steps, progress)
     with ActorPool(CollectorActor, arguments, terms) as pool:
         pool.run(collection)
     return collection.chunks.lengths()

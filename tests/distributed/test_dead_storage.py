@@ -25,6 +25,7 @@ import pipeline.training.control
 from pipeline import beside, command_line
 from pipeline.data.storage import Folder
 from pipeline.distributed import termination
+from pipeline.distributed.collect import collect
 from pipeline.distributed.evaluate import evaluate
 from pipeline.distributed.prepare import prepare
 from pipeline.distributed.shared_storage import shared
@@ -188,6 +189,14 @@ class TestTheMainThreadAsksNothingOfTheStorage:
         for _ in range(2):
             with touches.watched(tmp_path):
                 sweep(experiment, run)
+        assert not touches
+
+    @pytest.mark.ray
+    @pytest.mark.usefixtures("ray_session")
+    def test_of_a_collection(self, tmp_path: Path, touches: Touches) -> None:
+        for _ in range(2):
+            with touches.watched(tmp_path):
+                collect(*experiment_of(tmp_path, "collected", collect={"steps": 300}))
         assert not touches
 
     @pytest.mark.ray
