@@ -10,6 +10,7 @@ import json
 import math
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -134,25 +135,32 @@ def _array(content: bytes) -> NDArray[Any]:
 
 def sealed(values: dict[str, Any]) -> str:
     """Returns values by name as JSON with a checksum of themselves, which `unsealed` looks at."""
-    return json.dumps({**values, _SEAL: _digest(values)}, indent=2, allow_nan=False) + "\n"
+    return json.dumps({**values, _SEAL: digest(values)}, indent=2, allow_nan=False) + "\n"
 
 
-def unsealed(content: bytes) -> dict[str, Any]:
+def unsealed(content: bytes, older: Collection[str] = ()) -> dict[str, Any]:
     """Returns the values by name that `sealed` was given.
 
+    Args:
+        content: Of the file.
+        older: All names that a file from before there were checksums may hold; without any, there is none.
+
     Raises:
-        ValueError: The content is not what it wrote.
+        ValueError: The content is not what `sealed` wrote.
     """
     values = json_mapping(content)
     seal = values.pop(_SEAL, None)
+    if seal is None and values.keys() <= set(older):
+        return values
     if seal is None:
         raise ValueError("it has no checksum of itself: an earlier version wrote it, or it was damaged")
-    if seal != _digest(values):
+    if seal != digest(values):
         raise ValueError("its checksum is not that of its content: it was changed or damaged")
     return values
 
 
-def _digest(values: dict[str, Any]) -> str:
+def digest(values: dict[str, Any]) -> str:
+    """Returns a sha256 of plain values by name, in hex digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

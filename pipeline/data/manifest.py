@@ -4,6 +4,7 @@ A folder without it is unfinished, whatever else lies there.
 """
 
 import hashlib
+import json
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pipeline.data.spaces import Spaces
 from pipeline.data.statistics import Statistics
 from pipeline.data.storage import Folder, Location
 from pipeline.errors import ManifestError
+from pipeline.stored import sealed, unsealed
 from pipeline.tokens.discretizer import Discretizer
 from pipeline.tokens.layout import TransitionLayout
 
@@ -174,12 +176,19 @@ def read_manifest_alone(folder: Folder) -> Manifest:
         ManifestError: It is broken.
         StorageError: It is not there, or cannot be read.
     """
-    return Manifest.from_json(folder.read(MANIFEST_NAME), f"{folder}/{MANIFEST_NAME}")
+    place = f"{folder}/{MANIFEST_NAME}"
+    try:
+        values = unsealed(folder.read(MANIFEST_NAME), Manifest.model_fields)
+    except ValueError as error:
+        raise ManifestError(
+            f"{place} is not readable ({error}); expected what jobs/prepare.py writes. R{MADE_AGAIN[1:]}"
+        ) from error
+    return Manifest.from_json(json.dumps(values), place)
 
 
 def write_manifest(folder: Location, manifest: Manifest) -> None:
     """Writes the manifest, whole or not at all."""
-    Folder(folder).write(MANIFEST_NAME, manifest.to_json().encode())
+    Folder(folder).write(MANIFEST_NAME, sealed(json.loads(manifest.to_json())).encode())
 
 
 def read_shard(folder: Folder, shard: ShardRecord) -> bytes:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet
 
 from pipeline.configuration import claimed_identity, write_atomically
 from pipeline.errors import StorageError
 from pipeline.records import EpisodeResult
+from pipeline.stored import digest, read_bytes
 
 SCHEMA = pa.schema(
     [
@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
 )
 """Columns of the results, which are the fields of EpisodeResult."""
 
+_SEAL = b"sha256"
 _COMPARED = ("environment", "seed", "model")
 """Parts of a row's identity that are the same for all rows of one table."""
 
@@ -69,9 +70,7 @@ class EpisodeStore:
             path = self.folder / f"episode-{result.episode:06d}.parquet"
             if path.exists():
                 continue
-            sink = pa.BufferOutputStream()
-            pa.parquet.write_table(pa.Table.from_pylist([dataclasses.asdict(result)], SCHEMA), sink)
-            write_atomically(path, sink.getvalue().to_pybytes())
+            write_atomically(path, _content(result))
 
     def missing(self, episodes: int) -> list[int]:
         """Returns which of the first `episodes` episodes are not there yet."""
@@ -82,10 +81,9 @@ class EpisodeStore:
         """Returns the episodes in order of their index, the first `episodes` of them or all.
 
         Raises:
-            StorageError: A file is not readable as Parquet.
+            StorageError: A file is no episode's, or is damaged.
         """
-        table = self._table()
-        results = [EpisodeResult(**row) for row in table.to_pylist()]
+        results = sorted(map(_read, self._files()), key=lambda result: result.episode)
         return [result for result in results if episodes is None or result.episode < episodes]
 
     def stands_beside(self, identities: Iterable[Mapping[str, Any]], episodes: int) -> bool:
@@ -109,17 +107,31 @@ class EpisodeStore:
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("episode-*.parquet"))
 
-    def _table(self) -> pa.Table:
-        files = [str(path) for path in self._files()]
-        if not files:
-            return SCHEMA.empty_table()
-        try:
-            return pa.dataset.dataset(files, schema=SCHEMA, format="parquet").to_table().sort_by("episode")
-        except (pa.ArrowInvalid, OSError) as error:
-            raise StorageError(
-                f"{self.folder} holds a file that is not readable ({error}); expected a Parquet file of one episode. "
-                "Remove that file and run the same command again: only its episode is run."
-            ) from error
+
+def _content(result: EpisodeResult) -> bytes:
+    """Returns the Parquet file of an episode; its metadata has a checksum of the row, however it is stored."""
+    row = dataclasses.asdict(result)
+    schema, sink = SCHEMA.with_metadata({_SEAL: digest(row)}), pa.BufferOutputStream()
+    pa.parquet.write_table(pa.Table.from_pylist([row], schema), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _read(path: Path) -> EpisodeResult:
+    try:
+        table = pa.parquet.read_table(pa.BufferReader(read_bytes(path)))
+        (stored,) = table.to_pylist()
+        # Those from before there were all columns lack some.
+        row = {name: stored.get(name) for name in SCHEMA.names}
+        seal = (table.schema.metadata or {}).get(_SEAL)
+        if seal is not None and seal.decode() != digest(row):
+            raise ValueError("its checksum is not that of its content")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise StorageError(
+            f"{path} is not readable ({told}); expected a Parquet file of one episode. Remove that file and run the "
+            "same command again: only its episode is run."
+        ) from error
+    return EpisodeResult(**row)
 
 
 def _acts_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -8,9 +8,8 @@ checkpoint (`pipeline.training.folders`). When a checkpoint is written, and whic
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +24,7 @@ from pipeline.configuration import write_atomically
 from pipeline.data.manifest import Manifest
 from pipeline.errors import CheckpointError
 from pipeline.findings import findings
-from pipeline.stored import json_mapping, read_bytes, yaml_mapping, yaml_text
+from pipeline.stored import read_bytes, sealed, unsealed, yaml_mapping, yaml_text
 from pipeline.training.config import LOSS
 from pipeline.training.folders import appearing
 from pipeline.training.objective import MEASURE, cost
@@ -93,6 +92,7 @@ class CheckpointInfo:
 
 
 _INFO = TypeAdapter(CheckpointInfo)
+_DESCRIBED = ("format_version", "sha256", *(field.name for field in fields(CheckpointInfo)))
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def write_checkpoint(
         contents[TRAINING] = _torch_bytes(training)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     description = {"format_version": FORMAT_VERSION, **asdict(info), "sha256": digests}
-    contents[INFO] = (json.dumps(description, indent=2) + "\n").encode()
+    contents[INFO] = sealed(description).encode()
     with appearing(folder) as partial:
         for name, content in contents.items():
             # Its folder gets its name when all of it is on the disk, so that a power failure leaves no torn checkpoint.
@@ -231,7 +231,7 @@ class _Description:
 def _read_description(folder: Path) -> _Description:
     path = folder / INFO
     try:
-        content = json_mapping(read_bytes(path))
+        content = unsealed(read_bytes(path), _DESCRIBED)
         version = content["format_version"]
     except FileNotFoundError as error:
         raise _gone(folder) from error

@@ -60,7 +60,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, make_result: Make) -
     store.add([make_result(0, 1.0)])
     (tmp_path / "episode-000001.parquet").write_bytes(b"no parquet")
     with pytest.raises(
-        StorageError, match=r"holds a file that is not readable.*expected a Parquet file of one episode"
+        StorageError, match=r"episode-000001.parquet is not readable .*expected a Parquet file of one episode"
     ):
         store.read()
 

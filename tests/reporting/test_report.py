@@ -185,7 +185,7 @@ def test_what_checkpoints_are_selected_by_is_told_and_drawn(made_run: MadeRun) -
     made_run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in measured))
     info = best_checkpoint(made_run.folder.checkpoints) / INFO
     selection = {"measure": "accuracy_action", "value": 0.5}
-    info.write_text(json.dumps({**json.loads(info.read_text()), "selection": selection}))
+    info.write_text(sealed({**unsealed(info.read_bytes()), "selection": selection}))
     page = Page(write_report(made_run.folder))
     assert "Checkpoints are selected by accuracy_action on held-out episodes." in page.text
     assert "Loss by kind" in page.text

@@ -12,6 +12,7 @@ from pipeline.errors import CheckpointError
 from pipeline.methods.checkpoint import load_checkpoint
 from pipeline.methods.training import MethodTraining
 from pipeline.provenance import commit, computed_by, hardware
+from pipeline.stored import sealed, unsealed
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import (
     INFO,
@@ -71,7 +72,7 @@ def test_a_training_that_goes_on_with_another_kind_of_processor_says_so(
 
 def test_a_checkpoint_from_before_that_was_recorded_is_read(tmp_path: Path) -> None:
     path = write(make_task(tmp_path), 7) / "checkpoint.json"
-    content = json.loads(path.read_text())
+    content = unsealed(path.read_bytes())
     del content["trained_on"], content["selection"]
     path.write_text(json.dumps(content))
     assert load_checkpoint(path.parent).info == CheckpointInfo(7, 1, None, trained_on=None)
@@ -112,7 +113,7 @@ def test_the_best_is_what_the_run_selects_by_whatever_the_loss_is(
 def test_a_selection_by_what_has_no_better_side_is_refused(tmp_path: Path) -> None:
     path = write(make_task(tmp_path), 7) / INFO
     selection = {"measure": "perplexity_action", "value": 0.5}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "selection": selection}))
+    path.write_text(sealed({**unsealed(path.read_bytes()), "selection": selection}))
     with pytest.raises(CheckpointError, match=rf"^{path} does not describe a checkpoint: .*selection"):
         best_checkpoint(path.parent.parent)
 
@@ -200,9 +201,9 @@ def linked(name: str, target: str) -> Callable[[Path], None]:
 def described(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
     def rewrite(folder: Path) -> None:
         path = folder / "checkpoint.json"
-        content = json.loads(path.read_text())
+        content = unsealed(path.read_bytes())
         change(content)
-        path.write_text(json.dumps(content))
+        path.write_text(sealed(content))
 
     return rewrite
 
@@ -276,9 +277,9 @@ def test_settings_that_blow_up_are_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)]
     (folder / "config.yaml").write_text("\n".join(lines))
-    content = json.loads((folder / "checkpoint.json").read_text())
+    content = unsealed((folder / "checkpoint.json").read_bytes())
     content["sha256"]["config.yaml"] = sha256(folder / "config.yaml")
-    (folder / "checkpoint.json").write_text(json.dumps(content))
+    (folder / "checkpoint.json").write_text(sealed(content))
     with pytest.raises(CheckpointError, match=r"does not hold a model of this pipeline \(.*has an alias"):
         load_checkpoint(folder)
 
