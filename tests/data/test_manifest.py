@@ -82,9 +82,7 @@ def test_shards_of_the_first_version_are_to_be_prepared_again(shards: Path) -> N
     del content["columns"]
     first = {**content, **content.pop("treatment"), "format_version": 1}
     (shards / MANIFEST_NAME).write_text(json.dumps(first))
-    with pytest.raises(
-        ManifestError, match=r"an earlier version wrote it.*\); expected .* Run jobs/prepare"
-    ):
+    with pytest.raises(ManifestError, match=r"an earlier version wrote it.*\); expected .* Run jobs/prepare"):
         read_manifest(shards)
 
 

@@ -6,6 +6,7 @@ tells and takes signals, must never be the one that asks.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,16 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
-import ray.train.torch
-import torch
 import yaml
 
 import pipeline.distributed.train
 import pipeline.training.control
 from pipeline import beside, command_line
 from pipeline.data.storage import Folder
-from pipeline.distributed import termination
 from pipeline.distributed.collect import collect
 from pipeline.distributed.evaluate import evaluate
 from pipeline.distributed.prepare import prepare
@@ -33,16 +30,14 @@ from pipeline.distributed.sweep import sweep
 from pipeline.distributed.train import train
 from pipeline.distributed.train_worker import stop_request, train_worker
 from pipeline.experiment import Experiment
-from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.metrics import MetricsTail
 from tests.conftest import REPOSITORY
 from tests.data.episodes import random_episodes, write_minari
+from tests.distributed.driver import WAIT_S, Trainer, Waits
 from tests.distributed.stages import experiment as experiment_of
 from tests.distributed.test_evaluate import LosingPool, made
 from tests.distributed.training_runs import make_run
-
-WAIT_S = 60.0
 
 
 class Touches(list[str]):
@@ -91,54 +86,6 @@ def told(real: Callable[..., Any], name: str, path_of: Callable[[Any], object]) 
         return real(first, *arguments, **options)
 
     return call
-
-
-class Trainer:
-    """In place of Ray Train's."""
-
-    works: Callable[[dict[str, Any]], None] = staticmethod(train_worker)
-
-    def __init__(self, _function: Any, train_loop_config: dict[str, Any], **_: Any) -> None:
-        self._recipe = train_loop_config
-
-    def fit(self) -> None:
-        type(self).works(self._recipe)
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> type[Trainer]:
-    class Fresh(Trainer):
-        pass
-
-    monkeypatch.setattr(pipeline.distributed.train, "InPlaceTrainer", Fresh)
-    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
-    monkeypatch.setattr(termination, "requested", lambda: False)
-    monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(pipeline.distributed.train, "POLL_SECONDS", 0.01)
-    return Fresh
-
-
-class Waits(list[str]):
-    def __init__(self) -> None:
-        super().__init__()
-        self._shown = threading.Condition()
-
-    def show(self, what: str) -> None:
-        with self._shown:
-            self.append(what)
-            self._shown.notify_all()
-
-    def until(self, words: str) -> None:
-        with self._shown:
-            assert self._shown.wait_for(lambda: any(words in what for what in self), WAIT_S), self
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
-    shown = Waits()
-    monkeypatch.setattr(Progress, "wait", lambda _progress, what: shown.show(what))
-    return shown
 
 
 class TestTheMainThreadAsksNothingOfTheStorage:
@@ -262,7 +209,9 @@ class TestATrainingWhoseStorageDoesNotAnswer:
 
         def work(recipe: dict[str, Any]) -> None:
             away.set()
-            waits.until(f"{run.metrics} to be readable (its storage does not answer), and for more steps of 1 worker")
+            waits.until(
+                re.escape(f"{run.metrics} to be readable (its storage does not answer), and for more steps of 1 worker")
+            )
             train_worker(recipe)
             server.set()
 
@@ -311,7 +260,11 @@ class TestATrainingWhoseStorageDoesNotAnswer:
         def work(_recipe: dict[str, Any]) -> None:
             waits.until("the first steps of 1 worker")
             os.kill(os.getpid(), signal.SIGINT)
-            waits.until(f"{stop_request(run)} to be writable (its storage does not answer); the same signal again ends")
+            waits.until(
+                re.escape(
+                    f"{stop_request(run)} to be writable (its storage does not answer); the same signal again ends"
+                )
+            )
             os.kill(os.getpid(), signal.SIGINT)
             server.wait()
 

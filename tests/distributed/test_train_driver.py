@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ import pipeline.distributed.train
 import pipeline.training.control
 from pipeline.configuration import IDENTITY
 from pipeline.data.config import DataConfig
-from pipeline.distributed import termination
 from pipeline.distributed.placement import StoppedWithoutWorkersError
 from pipeline.distributed.train import train
 from pipeline.distributed.train_worker import stop_request, train_worker
 from pipeline.errors import CheckpointError, ConfigError, RunFolderError, StorageError
 from pipeline.experiment import Experiment
 from pipeline.methods.checkpoint import load_checkpoint, load_initial_weights
-from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
 from pipeline.training.checkpoint import (
     INFO,
@@ -41,65 +38,10 @@ from pipeline.training.checkpoint import (
 from pipeline.training.display import Display
 from pipeline.training.metrics import read_metrics
 from tests.data.in_memory import write_shards
+from tests.distributed.driver import WAIT_S, Trainer, Waits
 from tests.distributed.training_runs import make_run
 from tests.models.test_import_checkpoint import public_state
 from tests.training.tasks import make_episodes, make_task
-
-WAIT_S = 60.0
-
-
-class Trainer:
-    """In place of TorchTrainer: what it was made with, and what `fit` does."""
-
-    made: dict[str, Any]
-    works: Callable[[dict[str, Any]], None] = staticmethod(train_worker)
-
-    def __init__(self, _function: Any, **settings: Any) -> None:
-        type(self).made = settings
-
-    def fit(self) -> None:
-        type(self).works(self.made["train_loop_config"])
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> type[Trainer]:
-    """The stand-in, on a machine of two CPUs."""
-
-    class Fresh(Trainer):
-        pass
-
-    monkeypatch.setattr(pipeline.distributed.train, "InPlaceTrainer", Fresh)
-    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
-    monkeypatch.setattr(termination, "requested", lambda: False)
-    monkeypatch.setattr(pipeline.distributed.train, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(pipeline.distributed.train, "POLL_SECONDS", 0.01)
-    return Fresh
-
-
-class Waits(list[str]):
-    """What is waited for, as it is shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shown = threading.Condition()
-
-    def show(self, what: str) -> None:
-        with self._shown:
-            self.append(what)
-            self._shown.notify_all()
-
-    def until(self, pattern: str) -> None:
-        """Waits until something of that pattern is shown."""
-        with self._shown:
-            assert self._shown.wait_for(lambda: any(re.search(pattern, what) for what in self), WAIT_S), self
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
-    waits = Waits()
-    monkeypatch.setattr(Progress, "wait", lambda _progress, what: waits.show(what))
-    return waits
 
 
 def test_what_is_waited_for_between_steps_is_told(
