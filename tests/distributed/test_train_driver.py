@@ -1,6 +1,5 @@
 """What the process that waits for the workers does, with a stand-in for Ray Train that works in this process."""
 
-import json
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from pipeline.errors import CheckpointError, ConfigError, RunFolderError, Storag
 from pipeline.experiment import Experiment
 from pipeline.methods.checkpoint import load_checkpoint, load_initial_weights
 from pipeline.run_folder import RunFolder
+from pipeline.stored import sealed, unsealed
 from pipeline.training.checkpoint import (
     INFO,
     MODEL,
@@ -137,8 +137,8 @@ def test_a_finished_training_whose_best_checkpoint_is_damaged_says_so(tmp_path: 
     train(experiment, run)
     _, last = folders = list_checkpoints(run.checkpoints)
     for folder in folders:
-        info = json.loads((folder / INFO).read_text())
-        (folder / INFO).write_text(json.dumps({**info, "validation_loss": float(folder == last)}))
+        info = unsealed((folder / INFO).read_bytes())
+        (folder / INFO).write_text(sealed({**info, "validation_loss": float(folder == last)}))
     weights = folders[0] / MODEL
     weights.write_bytes(weights.read_bytes()[:-4] + b"oops")
     with pytest.raises(CheckpointError, match=rf"^{weights} is corrupt: .* Remove that folder and train again"):
