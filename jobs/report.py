@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from pipeline.command_line import parse_experiment, plain_endings
-from pipeline.configuration import expanded
 from pipeline.experiment import Experiment
+from pipeline.options import place
 from pipeline.run_folder import RunFolder
 
 
@@ -26,9 +26,9 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--config", action="append", help="YAML file of a run's settings; its name counts.")
     parser.add_argument("--name", help="Name of a run.")
-    parser.add_argument("--runs", type=expanded, default="runs", help="Folder that holds the runs' folders.")
-    parser.add_argument("--compare", nargs="+", type=expanded, metavar="RUN", help="Runs to compare.")
-    parser.add_argument("--output", type=expanded, help="Path of the table without its ending (.md, .tex, .html).")
+    parser.add_argument("--runs", type=place, default="runs", help="Folder that holds the runs' folders.")
+    parser.add_argument("--compare", nargs="+", type=place, metavar="RUN", help="Runs to compare.")
+    parser.add_argument("--output", type=place, help="Path of the table without its ending (.md, .tex, .html).")
     known, _ = parser.parse_known_args(arguments)
     if bool(known.compare) == bool(known.config or known.name):
         parser.error("expected --config or --name of the run to report on, or --compare with several runs.")

@@ -2,11 +2,13 @@
 
 On a network file system that is mounted `hard`, a call whose server is away neither returns nor fails, and no signal
 but SIGKILL reaches the thread that makes it. So the main thread of a driver makes none: it waits, and Ctrl-C ends that.
+Opening an HDF5 file is beyond that: its library keeps Python's lock meanwhile, and all threads wait with it.
 """
 
 import logging
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -38,27 +40,38 @@ class Work(Generic[T]):
         self.what = what
         self._results: list[T] = []
         self._error: BaseException | None = None
+        # Not the thread's own word: Python before 3.13 takes one for ended whose join was interrupted.
+        self._ended = threading.Event()
         # A daemon: a process that ends waits for all other threads, and this one may never return. The action is the
         # thread's alone, which drops it at its end: the snapshot in it takes as much memory as model and optimizer.
-        self._thread = threading.Thread(target=self._run, args=(action,), name="storage", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, args=(action,), name="storage", daemon=True).start()
+        _STARTED.add(self)
 
     def _run(self, action: Callable[[], T]) -> None:
         try:
             self._results.append(action())
         except BaseException as error:  # raised where the result is wanted
             self._error = error
+        finally:
+            self._ended.set()
 
     def ended(self, seconds: float) -> bool:
         """Returns whether it has ended, which is waited for `seconds` at most."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._ended.wait(seconds)
 
     def result(self) -> T:
         """Returns what the call gave, or raises what it raised; only when it has ended."""
         if self._error is not None:
             raise self._error
         return self._results[0]
+
+
+_STARTED: "weakref.WeakSet[Work[Any]]" = weakref.WeakSet()
+
+
+def under_way() -> set[Work[Any]]:
+    """Returns the work of this process that has not ended."""
+    return {work for work in list(_STARTED) if not work.ended(0)}
 
 
 class Beside:
@@ -112,20 +125,21 @@ class Repeated(Generic[T]):
     Args:
         action: What is called, in a thread of its own.
         what: The words for it.
+        patience: Seconds that a call may take; PROMPT_SECONDS if not given.
     """
 
-    def __init__(self, action: Callable[[], T], what: str) -> None:
-        self._action, self._what = action, what
+    def __init__(self, action: Callable[[], T], what: str, patience: float | None = None) -> None:
+        self._action, self._what, self._patience = action, what, patience
         self._work: Work[T] | None = None
 
     def __call__(self, late: T) -> T:
         """Returns what the call gives, or raises what it raises.
 
         Args:
-            late: Returned where it takes more than PROMPT_SECONDS. It goes on then, and the next time waits for it.
+            late: Returned where it takes longer than that. It goes on then, and the next time waits for it.
         """
         work = self._work = self._work or Work(self._action, self._what)
-        if not work.ended(PROMPT_SECONDS):
+        if not work.ended(PROMPT_SECONDS if self._patience is None else self._patience):
             return late
         self._work = None
         return work.result()

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import os
 import shlex
 import shutil
 import signal
@@ -10,9 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from pipeline.beside import Beside, at_the_end
+from pipeline.beside import Beside, Work, at_the_end, under_way
 from pipeline.configuration import write_text_atomically
 from pipeline.errors import ConfigError, PipelineError, StorageError
 from pipeline.experiment import Experiment, as_made
@@ -149,18 +150,21 @@ def plain_endings() -> Iterator[None]:
     """Ends the process in plain words where the block was interrupted or met an error of the user's."""
     _replace_what_output_cannot_take()
     signal.signal(signal.SIGTERM, _interrupt)
+    before = under_way()
     try:
         yield
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
-        _end(_storage_error(error))
+        print(f"error: {_storage_error(error)}", file=sys.stderr)
+        _end(USER_ERROR, before)
     except PipelineError as error:
-        _end(error)
+        print(f"error: {error}", file=sys.stderr)
+        _end(USER_ERROR, before)
     except KeyboardInterrupt as interrupt:
         command = shlex.join(["python", *sys.argv])
         print(f"\nStopped; what is done is kept. Go on with: {command}", file=sys.stderr)
-        sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
+        _end(143 if isinstance(interrupt, _Terminated) else 130, before)
 
 
 def _replace_what_output_cannot_take() -> None:
@@ -172,9 +176,16 @@ def _replace_what_output_cannot_take() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def _end(error: PipelineError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(USER_ERROR)
+def _end(status: int, before: "set[Work[Any]]") -> NoReturn:
+    """Ends the process, at once where storage that was asked since `before` has not answered.
+
+    Python's own ending waits for what such a thread holds, for ever where that is the lock of the library for HDF5.
+    """
+    if under_way() - before:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _storage_error(error: OSError) -> StorageError:

@@ -21,6 +21,12 @@ VOLATILE: JsonDict = {"volatile": True}
 IDENTITY = "_identity.yaml"
 """What a folder was made from; hidden from readers of Parquet folders, as all names with an underscore are."""
 
+_ADDED = (
+    ("training", "learning_rate", "select_by", "loss"),
+    ("data", "num_bins", "max_episode_steps", None),
+    ("acting", "beam_width", "gpu_kernels", "torch"),
+)
+"""Settings that came later: their section, a setting that was always beside them, and what was done before."""
 _ADVICE = "Choose another --name"
 
 
@@ -119,12 +125,39 @@ def claimed_identity(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / IDENTITY
     try:
-        return yaml_mapping(read_bytes(path)) if path.exists() else None
+        return read_identity(read_bytes(path), folder) if path.exists() else None
     except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"{path} is not readable ({error}); expected what {folder} was made from. Move that folder away, or remove "
-            "it to make it again."
-        ) from error
+        raise _unreadable(folder, error) from error
+
+
+def read_identity(content: bytes, folder: object) -> dict[str, Any]:
+    """Returns what a folder was made from, with what its version did not know yet as it was then.
+
+    Raises:
+        RunFolderError: It is damaged.
+    """
+    try:
+        claimed = yaml_mapping(content)
+    except ValueError as error:
+        raise _unreadable(folder, error) from error
+    return _completed(claimed)
+
+
+def _completed(claimed: dict[str, Any]) -> dict[str, Any]:
+    completed = dict(claimed)
+    for section, beside, name, value in _ADDED:
+        if isinstance(settings := completed.get(section), dict) and beside in settings:
+            completed[section] = {name: value, **settings}
+    return completed
+
+
+def _unreadable(folder: object, error: Exception) -> RunFolderError:
+    if isinstance(error, RunFolderError):
+        return error
+    return RunFolderError(
+        f"{folder}/{IDENTITY} is not readable ({error}); expected what {folder} was made from. Move that folder away, "
+        "or remove it to make it again."
+    )
 
 
 def require_same(
@@ -135,7 +168,7 @@ def require_same(
     Raises:
         RunFolderError: It is not; the message lists every differing field.
     """
-    lines = differences(claimed, identity)
+    lines = differences(_completed(claimed), _completed(identity))
     if lines:
         listing = "\n  ".join(lines)
         raise RunFolderError(

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from pipeline.beside import Beside, at_the_end
+from pipeline.beside import Beside, at_the_end, under_way
 from pipeline.configuration import open_own
 from pipeline.errors import RunFolderError
 
 _LOCK = ".lock"
+_KEPT: list[TextIO] = []
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -37,10 +38,15 @@ def exclusive(folder: Path, stage: str) -> Iterator[None]:
         StorageError: Its storage neither answers nor refuses.
     """
     file = Beside().do(lambda: _locked(folder, stage), f"Locking {folder}")
+    before = under_way()
     try:
         yield
     finally:
-        at_the_end(lambda: _release(file), f"Releasing the lock of {folder}")
+        if under_way() - before:
+            # Somebody is still writing, though nobody waits for it any more: the lock goes with the process.
+            _KEPT.append(file)
+        else:
+            at_the_end(lambda: _release(file), f"Releasing the lock of {folder}")
 
 
 def _locked(folder: Path, stage: str) -> TextIO:

@@ -18,7 +18,7 @@ from pipeline.methods.settings import MethodSettings
 from pipeline.methods.trajectory_transformer.config import TrajectoryTransformerConfig
 from pipeline.planning.config import PlanningConfig
 from pipeline.run_folder import RunFolder
-from pipeline.training.config import LOSS, TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.workers import WorkersConfig
 
 
@@ -156,15 +156,6 @@ def stage_identity(experiment: Experiment, stage: Stage) -> dict[str, Any]:
     }
 
 
-def in_todays_words(claimed: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a folder was made from, with what its version did not know yet as it was then.
-
-    There was no `training.select_by`: checkpoints were selected by the loss.
-    """
-    training = {"training": {"select_by": LOSS, **claimed["training"]}} if "training" in claimed else {}
-    return {**claimed, **training}
-
-
 def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
     """Returns the experiment as nested plain values, with the settings that made what lies in the run's folders.
 
@@ -174,7 +165,7 @@ def as_made(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
     values = experiment.model_dump(mode="json")
     folders: dict[Stage, Path] = {"collect": run.behaviour, "prepare": run.shards, "train": run.checkpoints}
     for stage, folder in folders.items():
-        claimed = in_todays_words(claimed_identity(folder) or {})
+        claimed = claimed_identity(folder) or {}
         _take_over(values, claimed, ("seed", *_SECTIONS[stage], claimed.get("method", "")))
     rows = [claimed_identity(folder) or {} for folder in sorted(run.evaluation.glob("*/"))]
     for row in rows[:1]:

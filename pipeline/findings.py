@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pipeline.configuration import CREDENTIALS
 from pipeline.errors import ConfigError
@@ -52,6 +52,11 @@ def unknown(path: str, known: Sequence[str] = ()) -> str:
     """Returns what is said of a setting that does not exist, and which of the `known` ones may be meant."""
     near = " or ".join(difflib.get_close_matches(path, known))
     return f"{path} is not a setting; expected one of those that --help lists{near and f', perhaps {near}'}."
+
+
+def rule_of(error: PydanticCustomError) -> str:
+    """Returns the rule that a value breaks, as it goes on after "expected"."""
+    return _EXPECTED[error.type].format(**(error.context or {}))
 
 
 def expected(detail: ErrorDetails) -> str:

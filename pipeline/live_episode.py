@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.spaces import Spaces
-from pipeline.errors import EnvironmentFaultError
+from pipeline.errors import DataError, EnvironmentFaultError
 from pipeline.foreign_code import call_foreign
 
 
@@ -74,12 +74,16 @@ class LiveEpisode:
         """Makes one step with the action `columns` (A,).
 
         Raises:
-            EnvironmentFaultError: The environment raised, or gave something else than Gymnasium's step.
+            EnvironmentFaultError: The environment raised, or gave something else than Gymnasium's step, or the action
+                is none of its space.
         """
         self.steps += 1
         where = f"step {self.steps}"
         # Two of them, because some environments scale or clip the action that they are given in place.
-        action, given = self._spaces.environment_action(columns), self._spaces.environment_action(columns)
+        try:
+            action, given = self._spaces.environment_action(columns), self._spaces.environment_action(columns)
+        except DataError as error:
+            raise EnvironmentFaultError(f"{where} is due, and {error}") from error
         answer = _called(where, partial(self._environment.step, given))
         observation, reward, terminated, truncated, info = _parts(
             where, answer, "observation", "reward", "terminated", "truncated", "info"

@@ -10,10 +10,11 @@ import jsonargparse
 import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
-from pipeline.configuration import Config
+from pipeline.configuration import Config, expanded
 from pipeline.errors import ConfigError
-from pipeline.findings import findings, unknown
+from pipeline.findings import findings, rule_of, unknown
 from pipeline.typed_yaml import TwiceError, alternatives, dump, load, read, typed
 
 Settings = TypeVar("Settings", bound=Config)
@@ -52,6 +53,18 @@ def parse(defaults: Settings, description: str | None, arguments: list[str]) -> 
         return type(defaults).model_validate(values)
     except ValidationError as error:
         raise ConfigError(findings(error, values)) from error
+
+
+def place(text: str) -> str:
+    """Returns a path of an option that is no setting, as those of settings are read (`expanded`).
+
+    Raises:
+        argparse.ArgumentTypeError: In plain words; the text, which may have a password in it, is not repeated.
+    """
+    try:
+        return expanded(text)
+    except PydanticCustomError as error:
+        raise argparse.ArgumentTypeError(f"expected {rule_of(error)}") from error
 
 
 class _Help(jsonargparse.DefaultHelpFormatter):
@@ -147,6 +160,13 @@ def _check_files(arguments: list[str]) -> None:
                 raise ConfigError(
                     f"{path} has {other}; expected settings alone. Name several files by several --config."
                 )
+        dotted = [key for key in content if "." in key] if isinstance(content, dict) else []
+        if dotted:
+            section, _, setting = dotted[0].partition(".")
+            raise ConfigError(
+                f"{path} has {dotted[0]}; expected it in its section, `{section}: {{{setting}: ...}}`, where it stands "
+                "once."
+            )
         if not isinstance(content, dict) or all(value is None for value in content.values()):
             raise ConfigError(
                 f"{path} holds no settings; expected some by section, such as `planning: {{horizon: 5}}`."

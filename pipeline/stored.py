@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -22,6 +23,18 @@ MOST_BYTES = 2**28
 """A manifest of 1000 columns with 65 535 bins each takes this much."""
 DEEPEST = 30
 _SEAL = "sha256_of_the_rest"
+
+
+NULLS = {"", "~", "null", "Null", "NULL"}
+_TRUTHS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_NUMBERS = (
+    (re.compile(r"[-+]?[0-9]+"), int),
+    (re.compile(r"0o[0-7]+"), lambda text: int(text, 8)),
+    (re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text, 16)),
+    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
+    (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda text: float(text.replace(".", ""))),
+)
+"""YAML 1.2.2, section 10.3.2."""
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -46,16 +59,32 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
 
-class _Dumper(yaml.SafeDumper):
-    """Repeats what stands in several places, as `PlainLoader` reads it."""
+class PlainDumper(yaml.SafeDumper):
+    """Repeats what stands in several places, and quotes a text that YAML 1.1 or 1.2 would take for something else."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (the base class passes it)
+        """Returns True: nothing is written as an alias."""
         return True
+
+    def text(self, text: str) -> yaml.ScalarNode:
+        """Returns a text, which PyYAML quotes by YAML 1.1 alone."""
+        is_more = text in NULLS or not isinstance(plain_value(text), str)
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_more else None)
+
+
+PlainDumper.add_representer(str, PlainDumper.text)
+
+
+def plain_value(scalar: str) -> Any:
+    """Returns what a plain scalar is where nothing else is known of it."""
+    if scalar in _TRUTHS:
+        return _TRUTHS[scalar]
+    return next((number(scalar) for pattern, number in _NUMBERS if pattern.fullmatch(scalar)), str(scalar))
 
 
 def yaml_text(values: Any) -> str:
     """Returns nested plain values as YAML that `yaml_mapping` reads."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+    return yaml.dump(values, Dumper=PlainDumper, sort_keys=False)
 
 
 def read_bytes(path: Path) -> bytes:

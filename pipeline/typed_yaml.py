@@ -4,26 +4,14 @@ YAML 1.1 takes `1:30` for the number 90, `on` for true and `1e-3` for a text, wh
 that is text gets the characters that stand there; everything else is read by the core rules of YAML 1.2.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
 
-from pipeline.stored import PlainLoader
-
-_NULLS = {"", "~", "null", "Null", "NULL"}
-_TRUTHS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_NUMBERS = (
-    (re.compile(r"[-+]?[0-9]+"), int),
-    (re.compile(r"0o[0-7]+"), lambda text: int(text, 8)),
-    (re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text, 16)),
-    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
-    (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda text: float(text.replace(".", ""))),
-)
-"""YAML 1.2.2, section 10.3.2."""
+from pipeline.stored import NULLS, PlainDumper, PlainLoader, plain_value
 
 
 class Scalar(str):
@@ -43,7 +31,7 @@ class _Loader(PlainLoader):
         """Returns the characters, None for null."""
         found = Scalar(self.construct_scalar(node))
         found.quoted = node.style is not None
-        return found if found.quoted or found not in _NULLS else None
+        return found if found.quoted or found not in NULLS else None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Returns the mapping.
@@ -54,6 +42,8 @@ class _Loader(PlainLoader):
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(problem="has a key that is no text", problem_mark=key_node.start_mark)
             if key in lines:
                 raise TwiceError(problem=f"has {key} twice, in lines {lines[key]} and {line}")
             lines[key] = line
@@ -87,7 +77,7 @@ def read(words: Any, annotation: Any) -> Any:
     except yaml.YAMLError:
         # Text may be anything; for other settings pydantic says what was expected.
         return _text(words)
-    is_null, is_quoted = words in _NULLS - {""}, isinstance(loaded, Scalar) and words.strip()[0] in "'\""
+    is_null, is_quoted = words in NULLS - {""}, isinstance(loaded, Scalar) and words.strip()[:1] in ("'", '"')
     return loaded if is_null or is_quoted or not _is_text(alternatives(annotation)) else _text(words)
 
 
@@ -106,7 +96,7 @@ def typed(value: Any, annotation: Any) -> Any:
     """
     kinds = alternatives(annotation)
     if isinstance(value, Scalar):
-        return str(value) if value.quoted or _is_text(kinds) else _core(value)
+        return str(value) if value.quoted or _is_text(kinds) else plain_value(value)
     if isinstance(value, list):
         items = [get_args(kind)[0] for kind in kinds if get_origin(kind) in (tuple, list)]
         return [typed(item, items[0] if items else Any) for item in value]
@@ -115,11 +105,14 @@ def typed(value: Any, annotation: Any) -> Any:
     return value
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(PlainDumper):
     """Writes scalars as they were read."""
 
     def scalar(self, scalar: Scalar) -> yaml.ScalarNode:
-        tag = self.resolve(yaml.ScalarNode, str(scalar), (not scalar.quoted, True))  # type: ignore[no-untyped-call]
+        """Returns a text with quotes where it needs some, and what is no text without."""
+        if scalar.quoted:
+            return self.text(str(scalar))
+        tag = self.resolve(yaml.ScalarNode, str(scalar), (True, True))  # type: ignore[no-untyped-call]
         return self.represent_scalar(tag, str(scalar))
 
 
@@ -129,13 +122,6 @@ _Dumper.add_representer(Scalar, _Dumper.scalar)
 def dump(values: Any) -> str:
     """Returns the YAML of nested values in which there may be `Scalar`."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def _core(scalar: str) -> Any:
-    """Returns what a plain scalar is where nothing else is known of it."""
-    if scalar in _TRUTHS:
-        return _TRUTHS[scalar]
-    return next((number(scalar) for pattern, number in _NUMBERS if pattern.fullmatch(scalar)), str(scalar))
 
 
 def _is_text(kinds: list[Any]) -> bool:

@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leaves out, where there is no Ray, as on a machine lent for its GPU alone, all files without tests for one."""
+    """Leaves out, where there is no Ray, as on a machine that is there for its GPU, all files without tests for one."""
     if find_spec("ray") or not collection_path.name.startswith("test_"):
         return None
     return "pytest.mark.gpu" not in collection_path.read_text() or None

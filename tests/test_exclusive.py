@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from pipeline.beside import Work
 from pipeline.errors import RunFolderError
 from pipeline.exclusive import exclusive
 from tests.conftest import REPOSITORY
@@ -76,3 +78,19 @@ def test_who_has_not_written_its_name_yet_holds_it_all_the_same(tmp_path: Path) 
             exclusive(tmp_path, "training"),
         ):
             pass
+
+
+def test_a_lock_is_kept_while_somebody_still_writes_though_nobody_waits_any_more(tmp_path: Path) -> None:
+    written, works = threading.Event(), []
+
+    def interrupted() -> None:
+        with exclusive(tmp_path, "training"):
+            works.append(Work(written.wait, "Writing"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with pytest.raises(RunFolderError, match="is written by the training of process"), exclusive(tmp_path, "training"):
+        pass
+    written.set()
+    assert works[0].ended(60)

@@ -9,7 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.command_line import parse_experiment as parse
+from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment
+from pipeline.stored import yaml_text
 from pipeline.typed_yaml import load, read, typed
 
 LOOKS_LIKE_MORE = [
@@ -29,6 +31,10 @@ LOOKS_LIKE_MORE = [
     "=",
 ]
 """What YAML 1.1, or YAML 1.2, takes for something else than a text."""
+
+
+QUOTED = ["08", "1e3", "0o17", "0x1F", "null", "~", "true", "on", "1:30", "1_0", ".5", "2026-11-28", "a: b", ""]
+"""Texts that need quotes in one version of YAML or the other."""
 
 
 def from_file(tmp_path: Path, text: str) -> Experiment:
@@ -110,12 +116,33 @@ def test_any_text_comes_through(words: str) -> None:
 def test_what_is_printed_is_read_again_as_the_same_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         *("--name", "1e3", "--data.observation_columns", "[1:27, '5']", "--training.init_from", "1:30"),
-        *("--environment.kwargs", "{a: '5', b: 1e-3, c: on}", "--planning.horizon", "7"),
+        *("--environment.kwargs", f"{{a: '5', b: 1e-3, c: on, d: {QUOTED}}}", "--planning.horizon", "7"),
     ]
     with pytest.raises(SystemExit):
         parse("", [*arguments, "--print_config"])
     printed = capsys.readouterr().out
     assert from_file(tmp_path, printed) == parse("", arguments)
+
+
+def test_what_a_run_writes_down_is_read_again_as_the_same_settings(tmp_path: Path) -> None:
+    experiment = Experiment.model_validate(
+        {"environment": {"kwargs": {"texts": QUOTED}, "wrappers": [{"name": "x:Y", "kwargs": {"a": "08"}}]}}
+    )
+    assert from_file(tmp_path, yaml_text(experiment.model_dump(mode="json"))) == experiment
+
+
+@pytest.mark.parametrize("text", ["name: {{ run_name }}", "? [a]\n: 1", "planning: {[b]: 1}"])
+def test_a_key_that_is_no_text_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"settings\.yaml, line 1 is not YAML: has a key that is no text"):
+        from_file(tmp_path, text)
+    assert parse("", ["--training.init_from", "{{a}}"]).training.init_from == "{{a}}"
+
+
+@pytest.mark.parametrize("lines", [["planning.horizon: 3", "planning: {horizon: 5}"], ["planning.horizon: 3"]])
+def test_a_setting_cannot_stand_twice_by_another_spelling(tmp_path: Path, lines: list[str]) -> None:
+    for order in (lines, lines[::-1]):
+        with pytest.raises(ConfigError, match=r"has planning\.horizon; expected it in its section, `planning: \{hor"):
+            from_file(tmp_path, "\n".join(order))
 
 
 def test_a_tag_of_its_own_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from pipeline.errors import DataError
 from pipeline.findings import findings
 from pipeline.stored import npz_arrays, read_bytes
 
+_PAIRS = (("obs_mean", "obs_var"), ("log_std_w", "log_std_b"))
+
 
 class PolicyHeader(BaseModel):
     """The fields of the header that decide what the policy does; provenance stands beside them and is not read.
@@ -78,6 +80,11 @@ class FilePolicy:
         numbers = {name: array.dtype.kind in "fiu" and np.isfinite(array).all() for name, array in self._arrays.items()}
         if not all(numbers.values()):
             raise ValueError(f"{[name for name, are in numbers.items() if not are]} are not all finite numbers")
+        halves = [pair for pair in _PAIRS if (pair[0] in self._arrays) != (pair[1] in self._arrays)]
+        if halves:
+            raise ValueError(f"it has one of {' and '.join(halves[0])} without the other")
+        if "obs_var" in self._arrays and (self._arrays["obs_var"] + self._header.epsilon <= 0).any():
+            raise ValueError("obs_var is not above 0")
         weights = [weight for weight, _ in self._layers]
         if any(weight.ndim != 2 for weight in weights):
             raise ValueError("a weight is no matrix")

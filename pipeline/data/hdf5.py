@@ -4,6 +4,8 @@ HDF5 can name bytes of any file that the reader may read as a dataset's content,
 virtual datasets and external raw storage. And a dataset's size is only said, not shown by what is stored.
 """
 
+from typing import Any
+
 import h5py
 
 from pipeline.errors import DataError
@@ -23,9 +25,7 @@ def require_inside(parent: "h5py.Group", name: str) -> None:
     Raises:
         DataError: It does not.
     """
-    if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
-        raise _refused(parent, name, "is a link to something else")
-    entry = parent[name]
+    entry = entry_inside(parent, name)
     if isinstance(entry, h5py.Group):
         for below in entry:
             require_inside(entry, below)
@@ -37,6 +37,18 @@ def require_inside(parent: "h5py.Group", name: str) -> None:
             raise _refused(parent, name, f"is said to have {entry.nbytes} bytes, in a file of {stored}")
     else:
         raise _refused(parent, name, "is neither a group nor a dataset")
+
+
+def entry_inside(parent: "h5py.Group", name: str) -> Any:
+    """Returns an entry that lies in its parent's file, whatever lies below it.
+
+    Raises:
+        DataError: It is a link to something else.
+        KeyError: It is not there.
+    """
+    if not isinstance(parent.get(name, getlink=True), h5py.HardLink | type(None)):
+        raise _refused(parent, name, "is a link to something else")
+    return parent[name]
 
 
 def _refused(parent: "h5py.Group", name: str, why: str) -> DataError:

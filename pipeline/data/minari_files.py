@@ -16,7 +16,7 @@ from minari.dataset._storages import arrow_storage
 from minari.dataset.minari_storage import MinariStorage
 from numpy.typing import NDArray
 
-from pipeline.data.hdf5 import require_inside
+from pipeline.data.hdf5 import entry_inside, require_inside
 from pipeline.errors import DataError
 
 _FLAGS = ("terminations", "truncations")
@@ -101,7 +101,7 @@ def _arrow_recordings(storage: MinariStorage, numbers: Sequence[int]) -> Iterato
 def _groups(storage: MinariStorage, numbers: Sequence[int]) -> Iterator["h5py.Group"]:
     with h5py.File(storage.data_path / "main_data.hdf5") as file:
         for number in numbers:
-            group = file[f"episode_{number}"]
+            group = entry_inside(file, f"episode_{number}")
             for name in _FIELDS:
                 require_inside(group, name)
             yield group
@@ -140,4 +140,5 @@ def _rows(value: Any) -> set[int]:
         value = tuple(value.values())
     if isinstance(value, tuple):
         return set().union(*(_rows(part) for part in value))
-    return {len(value)}
+    # A single number has no rows.
+    return {len(value)} if np.ndim(value) else {-1}

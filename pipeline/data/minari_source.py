@@ -1,7 +1,7 @@
 """Minari data sets as sources: HDF5 or Arrow storage, read by ranges of episode ids."""
 
 import hashlib
-import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -77,29 +77,40 @@ class MinariSource:
         with reading(f"{name} at {location}", _DATA_SET):
             storage = _opened(location)
             episodes = storage.total_episodes
-        if episodes < 1:
-            raise DataError(f"{name} at {location} has 0 episodes; expected at least 1. Collect or download it again.")
+        if not isinstance(episodes, int) or episodes < 1:
+            raise DataError(
+                f"{name} at {location} has {episodes!r} episodes; expected at least 1. Collect or download it again."
+            )
         try:
             spaces = Spaces.of(storage.observation_space, storage.action_space, keys, columns)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        return cls(name, absolute(location), spaces, limit)
+        source = cls(name, absolute(location), spaces, limit)
+        # Not after all episodes were read.
+        _ = source.environment, source.reference_scores
+        return source
 
     @property
     def environment(self) -> dict[str, Any] | None:
         """Gymnasium id, max_episode_steps and kwargs of its environment specification, None if it has none."""
-        text = self._metadata().get("env_spec")
-        if not text:
-            return None
-        specification = json.loads(text)
-        return {name: specification.get(name) for name in ("id", "max_episode_steps", "kwargs", "additional_wrappers")}
+        with reading(f"env_spec of {self.name} at {self.location}", "Gymnasium's specification of an environment"):
+            text = self._metadata().get("env_spec")
+            if not text:
+                return None
+            named = json_mapping(str(text).encode())
+        return {name: named.get(name) for name in ("id", "max_episode_steps", "kwargs", "additional_wrappers")}
 
     @property
     def reference_scores(self) -> tuple[float, float] | None:
         """Mean returns of a random and an expert policy, None if the data set does not name them."""
         metadata = self._metadata()
-        low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-        return None if low is None or high is None else (float(low), float(high))
+        with reading(f"reference scores of {self.name} at {self.location}", "two finite numbers, or none"):
+            low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+            if low is None or high is None:
+                return None
+            if not (math.isfinite(float(low)) and math.isfinite(float(high))):
+                raise ValueError(f"they are {low} and {high}")
+            return float(low), float(high)
 
     def listing(self) -> Listing:
         """Returns its episodes in the order in which they were recorded.

@@ -10,13 +10,12 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import yaml
 from rich.console import Console
 
 from pipeline import errors
 from pipeline.beside import Beside
 from pipeline.collection.dataset import dataset_folder, minari_root
-from pipeline.configuration import IDENTITY, claim_folder, claimed_identity, require_same
+from pipeline.configuration import IDENTITY, claim_folder, claimed_identity, read_identity, require_same
 from pipeline.data.config import SourceConfig
 from pipeline.data.fit import Fit, fit_summary
 from pipeline.data.index import EpisodeIndex
@@ -51,6 +50,7 @@ from pipeline.experiment import Experiment, stage_identity
 from pipeline.progress import Progress
 from pipeline.records import Episode
 from pipeline.run_folder import RunFolder
+from pipeline.stored import yaml_text
 
 FIT_NAME = "fit.npz"
 TOLD_SHARDS = 3
@@ -281,14 +281,14 @@ def _claim(experiment: Experiment, run: RunFolder, folder: Folder) -> None:
     if experiment.data.output is None:
         return
     if folder.exists(IDENTITY):
-        require_same(folder, yaml.safe_load(folder.read(IDENTITY)), identity, "shards")
+        require_same(folder, read_identity(folder.read(IDENTITY), folder), identity, "shards")
     elif strangers := [name for name in folder.names() if not name.startswith(".")]:
         raise RunFolderError(
             f"data.output is '{folder}', which holds {strangers[0]!r} but no {IDENTITY}; expected an empty "
             "place, or shards of this configuration."
         )
     else:
-        folder.write(IDENTITY, yaml.safe_dump(identity, sort_keys=False).encode())
+        folder.write(IDENTITY, yaml_text(identity).encode())
 
 
 def _finished_manifest(folder: Folder, progress: Progress) -> Manifest | None:

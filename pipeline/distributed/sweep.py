@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from pipeline.beside import Beside, Repeated
 from pipeline.configuration import claim_folder, write_text_atomically
@@ -39,6 +38,7 @@ from pipeline.provenance import other_processor
 from pipeline.records import EpisodeResult
 from pipeline.reporting.table import interval_text
 from pipeline.run_folder import RunFolder
+from pipeline.stored import yaml_text
 
 DONE = "done.yaml"
 """Written last: the sweep's configuration, so that the same sweep again has nothing to do."""
@@ -172,7 +172,7 @@ def _expected_episodes(experiment: Experiment) -> int:
 
 
 def _dumped(config: SweepConfig) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml_text(config.model_dump(mode="json"))
 
 
 def _is_done(config: SweepConfig, run: RunFolder) -> bool:
@@ -248,7 +248,7 @@ def _write_results(
         (run.sweep / CHOSEN).unlink(missing_ok=True)
     else:
         values = chosen_experiment(experiment.model_dump(mode="json"), swept, chosen, checkpoint)
-        write_text_atomically(run.sweep / CHOSEN, yaml.safe_dump(values, sort_keys=False))
+        write_text_atomically(run.sweep / CHOSEN, yaml_text(values))
     return rows
 
 

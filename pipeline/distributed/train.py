@@ -35,7 +35,7 @@ from pipeline.distributed.trainer import InPlaceTrainer
 from pipeline.distributed.worker_resources import WorkerResources, worker_resources
 from pipeline.errors import RunFolderError
 from pipeline.exclusive import exclusive
-from pipeline.experiment import Experiment, in_todays_words, stage_identity
+from pipeline.experiment import Experiment, stage_identity
 from pipeline.methods.training import MethodTraining
 from pipeline.progress import Progress
 from pipeline.run_folder import RunFolder
@@ -128,7 +128,7 @@ def _claim(checkpoints: Path, identity: dict[str, Any]) -> None:
     if claimed is None:
         claim_folder(checkpoints, identity, "checkpoints")
     else:
-        require_same(checkpoints, in_todays_words(claimed), identity, "checkpoints")
+        require_same(checkpoints, claimed, identity, "checkpoints")
 
 
 def _require_method(checkpoints: Path, method: str) -> None:
@@ -266,7 +266,11 @@ class _Fit:
                     progress.wait(f"{waited_for}; the same signal again ends at once")
                 elif time.monotonic() - news > QUIET_SECONDS:
                     progress.wait(f"{display.awaited} of {self._resources}")
-        display.finish(storage)
+        if self._error is None and not received:
+            display.finish(storage)
+        else:
+            # What went wrong, or the signal, is not to wait for the record's last lines.
+            at_the_end(lambda: display.finish(storage), f"Reading the end of {run.metrics}")
         at_the_end(lambda: _remove_rays_record(run), f"Removing {run.root / 'ray'}")
         stopped = self._error is None or stopped_without_workers(self._error)
         if received and stopped:

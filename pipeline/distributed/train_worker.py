@@ -53,6 +53,10 @@ def make_training(experiment: Experiment, run: RunFolder) -> MethodTraining:
     return MethodTraining(METHODS[experiment.method], experiment.settings, task, shards)
 
 
+LOOK_SECONDS = 0.02
+"""What a look for the request to stop may hold a step up; there is one every half second at most."""
+
+
 def train_worker(recipe: dict[str, Any]) -> None:
     """Trains in this worker; Ray Train calls it once in every worker, again after each failure.
 
@@ -78,7 +82,7 @@ def _train(experiment: Experiment, run: RunFolder, recorded: dict[str, Any]) -> 
     world = World.of_process_group(ray.train.torch.get_device())
     training, request = make_training(experiment, run).recorded_as(recorded), stop_request(run)
     # Asked between steps: storage that does not answer must not hold them up. Writing to it has a limit of its own.
-    asked_to_stop = Repeated(request.exists, f"Looking for {request}")
+    asked_to_stop = Repeated(request.exists, f"Looking for {request}", LOOK_SECONDS)
     loop = TrainingLoop(
         training.task,
         training.make_objective(world.device),

@@ -16,7 +16,7 @@ from pipeline.acting import Policy
 from pipeline.configuration import write_text_atomically
 from pipeline.data.spaces import Spaces
 from pipeline.errors import PipelineError, StorageError
-from pipeline.evaluation.rollout import Environment
+from pipeline.evaluation.rollout import Environment, require_finite
 from pipeline.live_episode import LiveEpisode
 from pipeline.stored import read_bytes, sealed, unsealed
 from pipeline.tokens.discretizer import Discretizer
@@ -81,11 +81,14 @@ def trace_plan(
         if step.terminated or step.truncated:
             return None
         policy.record(0, action, 0.0 if delay_rewards else step.reward)
+    require_finite("the plan begins with the observation", live.columns)
     plan = policy.act({0: live.columns})[0].plan
     assert plan is not None, "a plan is due at multiples of plan_every"
     observations, rewards = [live.columns], []
     for action in plan.actions:
         step = live.step(action)
+        require_finite(f"step {live.steps} gave the observation", live.columns)
+        require_finite(f"step {live.steps} gave the reward", step.reward)
         observations.append(live.columns)
         rewards.append(step.reward)
         if step.terminated or step.truncated:

@@ -193,7 +193,7 @@ class EpisodeBatch:
         self._running[slot] = running
         try:
             running.live.reset(start.seed)
-            _require_finite("reset(seed) gave the observation", running.live.columns)
+            require_finite("reset(seed) gave the observation", running.live.columns)
         except EnvironmentFaultError as error:  # this one episode's failure
             return self._finish(slot, error)
         finally:
@@ -208,9 +208,10 @@ class EpisodeBatch:
         try:
             step = running.live.step(decision.action)
             where = f"step {running.live.steps} gave the"
-            _require_finite(f"{where} observation", running.live.columns)
-            _require_finite(f"{where} reward", step.reward)
-            success = truth(f"{where} success", step.info["success"]) if "success" in step.info else None
+            require_finite(f"{where} observation", running.live.columns)
+            require_finite(f"{where} reward", step.reward)
+            told = step.info.get("success")
+            success = None if told is None else truth(f"{where} success", told)
         except EnvironmentFaultError as error:  # as in _begin
             return self._finish(slot, error)
         running.rewards.append(step.reward)
@@ -258,7 +259,7 @@ class EpisodeBatch:
         )
 
 
-def _require_finite(what: str, values: float | NDArray[np.float64]) -> None:
+def require_finite(what: str, values: float | NDArray[np.float64]) -> None:
     """Checks that no value is NaN or infinite, as MuJoCo gives after a diverged simulation."""
     if not np.isfinite(values).all():
         raise EnvironmentFaultError(f"{what} {values}; expected finite numbers")

@@ -82,7 +82,9 @@ def to_latex(comparison: Comparison) -> str:
 
 def _plain_markdown(text: str) -> str:
     """Returns text that Markdown shows as it is: names of data sets and environments are other people's."""
-    return re.sub(r"([\\`*\[\]<>|!&])", r"\\\1", _one_line(text))
+    # Inside a word an underscore is one; a colon is escaped where it would make a link of an address.
+    special = r"([\\`*\[\]<>|!&~]|(?<![^\W_])_|_(?![^\W_])|:(?=//))"
+    return re.sub(special, r"\\\1", _one_line(text))
 
 
 def _escaped(text: str) -> str:

@@ -97,6 +97,20 @@ def test_a_minari_data_set_has_its_content_itself(
             read()
 
 
+@pytest.mark.parametrize("link", ["external", "soft"])
+def test_an_episode_is_no_link(tmp_path: Path, link: str) -> None:
+    theirs = write_minari(tmp_path, "their/x-v0", random_episodes([5, 8], source="their/x-v0"))
+    folder = write_minari(tmp_path, "hostile/x-v0", random_episodes([5, 6], source="hostile/x-v0"))
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_1"]
+        other = str(theirs / "data" / "main_data.hdf5")
+        file["episode_1"] = h5py.ExternalLink(other, "episode_1") if link == "external" else h5py.SoftLink("/episode_0")
+    source = MinariSource.open("hostile/x-v0", str(folder))
+    for read in (source.listing, lambda: list(source.read([0, 1]))):
+        with pytest.raises(DataError, match=r"/episode_1 of .*main_data\.hdf5 is a link to something else"):
+            read()
+
+
 def test_what_compresses_well_is_no_lie(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "zeros.hdf5", "w") as file:
         file.create_dataset("x", data=np.zeros(20_000_000, np.float32), compression="gzip", compression_opts=9)

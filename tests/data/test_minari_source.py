@@ -327,6 +327,42 @@ def test_a_data_set_without_its_spaces_is_refused_and_nothing_that_it_names_is_m
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"env_spec": "{bad"},
+        {"env_spec": "[1]"},
+        {"env_spec": {"id": 3}},
+        {"ref_min_score": "a", "ref_max_score": 1},
+        {"ref_min_score": float("nan"), "ref_max_score": 1},
+        {"ref_min_score": 0, "ref_max_score": [1]},
+        {"total_episodes": "2"},
+        {"total_episodes": 2.5},
+        {"total_episodes": None},
+        {"data_format": 3},
+        {"jpeg_encoding": []},
+    ],
+)
+def test_metadata_of_other_types_is_told_before_anything_is_read(tmp_path: Path, changes: dict[str, object]) -> None:
+    folder = recorded(tmp_path)
+    path = folder / "data" / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    if "jpeg_encoding" in changes:  # of images alone, which are not supported
+        opened(folder)
+        return
+    with pytest.raises(DataError, match=r"; expected"):
+        opened(folder)
+
+
+def test_a_single_number_is_no_column(tmp_path: Path) -> None:
+    folder = recorded(tmp_path)
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        group = file["episode_0"]
+        del group["observations"]
+        group["observations"] = 3.0
+    assert "observations" in next(iter(opened(folder).read([0]))).defect
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, "\xff"])
 def test_metadata_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     folder = recorded(tmp_path)

@@ -311,12 +311,36 @@ command_line.job(train.train, "")
 """
 
 
+HANGING_HDF5 = """
+import io, threading
+import h5py
+from pipeline import command_line
+from pipeline.beside import Beside
+from pipeline.distributed import train
+
+with h5py.File(whole := io.BytesIO(), "w") as file:
+    file["x"] = 1
+
+class Dead(io.BytesIO):
+    def readinto(self, buffer):
+        print("hangs", flush=True)
+        threading.Event().wait()
+
+def main(*_):
+    Beside().do(lambda: h5py.File(Dead(whole.getvalue()), "r"), "Looking at data sets")
+
+command_line.job(main, "")
+"""
+"""A thread that has the lock of h5py for ever, which Python's own ending waits for."""
+
+
+@pytest.mark.parametrize("script", [HANGING_JOB, HANGING_HDF5], ids=["mutex", "HDF5"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_job_ends_when_it_is_told_to_although_no_signal_ends_what_it_waits_for(
-    tmp_path: Path, number: signal.Signals, status: int
+    tmp_path: Path, number: signal.Signals, status: int, script: str
 ) -> None:
     """A mutex that its own thread holds stands for the server: waiting for it ends with the process alone."""
-    command = [sys.executable, "-c", HANGING_JOB, "--runs", str(tmp_path)]
+    command = [sys.executable, "-c", script, "--runs", str(tmp_path)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
         try:
             assert job.stdout is not None

@@ -244,7 +244,7 @@ def test_a_damaged_manifest_is_made_again(tmp_path: Path, capsys: pytest.Capture
     (folder / MANIFEST_NAME).write_text("{")
     prepared(tmp_path, "damaged")
     assert files(folder) == before
-    assert "Run it again. Making it again." in capsys.readouterr().out
+    assert "which makes it again. Making it again." in capsys.readouterr().out
 
 
 def test_d4rl_files_are_prepared_too(tmp_path: Path) -> None:

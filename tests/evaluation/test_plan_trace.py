@@ -1,3 +1,4 @@
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,25 @@ def test_the_plan_after_the_warm_up_is_executed_to_its_end() -> None:
     np.testing.assert_array_equal(trace.actual_rewards, [1, 4, 9])
     np.testing.assert_array_equal(trace.predicted_observations, [[4.5], [5.5], [6.5]])
     np.testing.assert_array_equal(trace.predicted_rewards, [1, 4.5, 9])
+
+
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_a_simulation_that_diverges_within_the_plan_is_told(tmp_path: Path, what: str) -> None:
+    class Diverging(Counting):
+        def step(self, action: Any) -> Any:
+            observation, reward, *ends = super().step(action)
+            if len(self.actions) == 4:
+                observation, reward = (observation * np.nan, reward) if what == "observation" else (observation, np.inf)
+            return observation, reward, *ends
+
+    def diverging() -> PlanTrace | None:
+        return trace_plan(Scripted(), Diverging(100), Spaces.plain(1, 1), DISCRETIZER, seed=7, warm_up=2)
+
+    write_trace(tmp_path / "_plan.json", diverging)
+    told = read_trace(tmp_path / "_plan.json")
+    assert re.fullmatch(
+        rf"The episode could not be played: step 4 gave the {what} .*; expected finite numbers", str(told)
+    )
 
 
 def test_an_episode_that_ends_within_the_plan_ends_the_execution() -> None:

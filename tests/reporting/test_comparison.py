@@ -249,19 +249,19 @@ def test_markdown_has_one_line_for_each_data_set_and_the_best_in_bold(table: Com
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[:5]]
     assert cells[0][:4] == ["Environment", "Data set", "Unit", "Runs"]
     assert cells[0][4:] == ["Behaviour data", "Random policy", "Trajectory Transformer"]
-    assert cells[2] == ["Hopper-v5", r"50%_expert\|v0", "score (D4RL)", "1", "0.0", NOTHING, "**50.0**"]
+    assert cells[2] == ["Hopper-v5", r"50%\_expert\|v0", "score (D4RL)", "1", "0.0", NOTHING, "**50.0**"]
     assert cells[3] == ["Hopper-v5", "hopper/medium-v0", "score (D4RL)", "1", "0.0", "10.0", "**90.0**"]
     assert cells[4] == ["mean", "", "score", "", "0.0", NOTHING, "70.0"]
 
 
-HOSTILE = "<script>x</script> [y](http://z) `a` *b* \\ c\nd | e & f !g"
+HOSTILE = "<script>x</script> [y](http://z) `a` *b* \\ c\nd | e & f !g __h__ ~~i~~"
 
 
 def test_names_of_other_people_are_shown_as_they_are_in_markdown_and_latex() -> None:
     table = compare([compared("a", {"random": [1.0, 2.0]}, data_set=HOSTILE)])
     lines = to_markdown(table).splitlines()
     assert len(lines) == len(to_markdown(compare([compared("a", {"random": [1.0, 2.0]})])).splitlines())
-    assert r"\<script\>x\</script\> \[y\](http://z) \`a\` \*b\* \\ c d \| e \& f \!g" in lines[2]
+    assert r"\<script\>x\</script\> \[y\](http\://z) \`a\` \*b\* \\ c d \| e \& f \!g \_\_h\_\_ \~\~i\~\~" in lines[2]
     assert r"\textbackslash{} c d | e \& f" in to_latex(table)
     assert "<script>" not in to_html(table)
 
