@@ -65,9 +65,7 @@ class DenseStepper:
     def step(self, tokens_EKQ: Tensor, positions_E: Tensor, dimension: int) -> Tensor:
         """See `Stepper`."""
         rows, weights = tokens_EKQ.numel(), self.weights
-        position_E11W = weights.positions[positions_E][:, None, None]
-        x = weights.tokens[tokens_EKQ + dimension * self.layout.num_bins] + position_E11W
-        x = padded_rows(x.flatten(0, 2))
+        x = weights.embedded(tokens_EKQ + dimension * self.layout.num_bins, positions_E)
         slots = self._next_slots(dimension)
         for index, layer in enumerate(weights.layers):
             qkv = weights.queries_keys_values(layer, x)[:rows]
@@ -124,9 +122,7 @@ class DenseStepper:
 
     def slide(self, window_EKSD: Tensor, transitions_E: Tensor) -> None:
         """See `Stepper`."""
-        windows, transitions = window_EKSD.flatten(0, 1), transitions_E.repeat_interleave(self.shape.beam_width)
-        for rows in torch.split(torch.arange(len(windows), device=windows.device), _SLIDE_ROWS):
-            _, keys_values = self._encoder(windows[rows], windows[rows, 0, :0], transitions[rows])
+        for rows, keys_values in self._encoder.in_parts(window_EKSD, transitions_E, _SLIDE_ROWS):
             self._replace(rows, keys_values)
         self._shared = [(k[:, :0], v[:, :0]) for k, v in self._shared]
         visible_EL = self._encoder.visible(transitions_E)

@@ -3,11 +3,11 @@
 Windows stand at the right: a shorter past has masked transitions at its left, so that shapes are the same for all.
 Value tokens are left out, because nothing attends to them.
 
-Shape letters: B windows, S transition slots, T tokens of the transition that follows, L encoded tokens, D tokens of a
-transition, W width, H heads.
+Shape letters: B windows, E episodes, K beams, S transition slots, T tokens of the transition that follows, L encoded
+tokens, D tokens of a transition, W width, H heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -78,3 +78,18 @@ class WindowEncoder:
             x = self.weights.after_attention(layer, x, padded_rows(y.transpose(1, 2).reshape(tokens_BL.numel(), -1)))
             keys_values.append((k, v))
         return x[: tokens_BL.numel()].view(shape)[:, -1], keys_values
+
+    def in_parts(
+        self, windows_EKSD: Tensor, transitions_E: Tensor, together: int
+    ) -> Iterator[tuple[Tensor, KeysValues]]:
+        """Yields the keys and values of the windows of all beams, some at a time, with which of the (E K) they are.
+
+        Args:
+            windows_EKSD: Tokens of past transitions alone.
+            transitions_E: How many of the slots are real.
+            together: Windows at a time: it bounds memory.
+        """
+        windows, transitions = windows_EKSD.flatten(0, 1), transitions_E.repeat_interleave(windows_EKSD.shape[1])
+        for rows in torch.split(torch.arange(len(windows), device=windows.device), together):
+            _, keys_values = self(windows[rows], windows[rows, 0, :0], transitions[rows])
+            yield rows, keys_values

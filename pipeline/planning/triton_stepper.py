@@ -81,9 +81,7 @@ class TritonStepper:
     def step(self, tokens_EKQ: Tensor, positions_E: Tensor, dimension: int) -> Tensor:
         """See `Stepper`."""
         rows, weights = tokens_EKQ.numel(), self.weights
-        position_E11W = weights.positions[positions_E][:, None, None]
-        x = weights.tokens[tokens_EKQ + dimension * self.layout.num_bins] + position_E11W
-        x = padded_rows(x.flatten(0, 2))
+        x = weights.embedded(tokens_EKQ + dimension * self.layout.num_bins, positions_E)
         kind, queries = self.layout.kind(dimension), tokens_EKQ.shape[2]
         qkv = self._blocks.first(x)
         for layer in range(len(weights.layers)):
@@ -134,9 +132,7 @@ class TritonStepper:
 
     def slide(self, window_EKSD: Tensor, transitions_E: Tensor) -> None:
         """See `Stepper`."""
-        windows, transitions = window_EKSD.flatten(0, 1), transitions_E.repeat_interleave(self.shape.beam_width)
-        for rows in torch.split(torch.arange(len(windows), device=windows.device), _SLIDE_ROWS):
-            _, keys_values = self._encoder(windows[rows], windows[rows, 0, :0], transitions[rows])
+        for rows, keys_values in self._encoder.in_parts(window_EKSD, transitions_E, _SLIDE_ROWS):
             self._replace(rows, keys_values)
         visible_EL = self._encoder.visible(transitions_E)
         self._shared_length, self._length = 0, visible_EL.shape[1]

@@ -89,6 +89,10 @@ class Weights:
             contract=self._product(contract.weight, contract.bias),
         )
 
+    def embedded(self, rows_EKQ: Tensor, positions_E: Tensor) -> Tensor:
+        """Returns the padded (R, W) residual stream of tokens, given as rows of the embedding, at one position."""
+        return padded_rows((self.tokens[rows_EKQ] + self.positions[positions_E][:, None, None]).flatten(0, 2))
+
     def queries_keys_values(self, layer: LayerWeights, x_RW: Tensor) -> Tensor:
         """Returns (R, 3 W) of the normed residual stream."""
         normed = functional.layer_norm(x_RW, x_RW.shape[-1:], *layer.attention_norm)

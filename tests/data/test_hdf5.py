@@ -115,5 +115,7 @@ def test_what_compresses_well_is_no_lie(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "zeros.hdf5", "w") as file:
         file.create_dataset("x", data=np.zeros(20_000_000, np.float32), compression="gzip", compression_opts=9)
         file.create_group("g")["y"] = 3.0
+        file.flush()
+        assert file["x"].nbytes > 500 * file.id.get_filesize()
         require_inside(file, "x")
         require_inside(file, "g")
