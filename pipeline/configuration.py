@@ -124,10 +124,13 @@ def claimed_identity(folder: Path) -> dict[str, Any] | None:
         RunFolderError: What says so is damaged.
     """
     path = folder / IDENTITY
+    if not path.exists():
+        return None
     try:
-        return read_identity(read_bytes(path), folder) if path.exists() else None
+        content = read_bytes(path)
     except (OSError, ValueError) as error:
         raise _unreadable(folder, error) from error
+    return read_identity(content, folder)
 
 
 def read_identity(content: bytes, folder: object) -> dict[str, Any]:
@@ -152,8 +155,6 @@ def _completed(claimed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unreadable(folder: object, error: Exception) -> RunFolderError:
-    if isinstance(error, RunFolderError):
-        return error
     return RunFolderError(
         f"{folder}/{IDENTITY} is not readable ({error}); expected what {folder} was made from. Move that folder away, "
         "or remove it to make it again."
