@@ -45,7 +45,8 @@ class Work(Generic[T]):
         # A daemon: a process that ends waits for all other threads, and this one may never return. The action is the
         # thread's alone, which drops it at its end: the snapshot in it takes as much memory as model and optimizer.
         threading.Thread(target=self._run, args=(action,), name="storage", daemon=True).start()
-        _STARTED.add(self)
+        with _STARTING:
+            _STARTED.add(self)
 
     def _run(self, action: Callable[[], T]) -> None:
         try:
@@ -67,11 +68,15 @@ class Work(Generic[T]):
 
 
 _STARTED: "weakref.WeakSet[Work[Any]]" = weakref.WeakSet()
+_STARTING = threading.Lock()
+"""Work is begun by several threads, and a set cannot be looked through meanwhile."""
 
 
 def under_way() -> set[Work[Any]]:
     """Returns the work of this process that has not ended."""
-    return {work for work in list(_STARTED) if not work.ended(0)}
+    with _STARTING:
+        started = list(_STARTED)
+    return {work for work in started if not work.ended(0)}
 
 
 class Beside:
